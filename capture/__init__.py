@@ -1,0 +1,1 @@
+"""From depth cameras to unlabelled multi-view recordings."""

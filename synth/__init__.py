@@ -1,0 +1,1 @@
+"""From a hand mesh to labelled multi-view depth."""
