@@ -1,0 +1,83 @@
+"""What both methods are told: which data, how crops are augmented, how long and where to train.
+
+Each method derives its own configuration from `TrainConfig` beside the thing it configures
+(`murauer.MurauerConfig`, `crossing.CrossingConfig`); a preset is a function that returns a whole one.
+All lengths are mm, angles degrees; unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Preset = Literal["quick", "fast", "paper"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an arm cannot do without; checked before the first step (`data.load_training_data`)."""
+
+    synth: bool
+    """Labelled synthetic crops."""
+    real: bool
+    """A real recording, labelled or not."""
+    labels: bool = False
+    """At least one labelled real frame."""
+    twins: bool = False
+    """A synthetic twin for labelled real frames, when there are any."""
+    pairs: bool = False
+    """Frames seen by two cameras, in every recording that is used for it."""
+
+
+class TrainConfig(BaseModel):
+    """The part of a training configuration that does not depend on the method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    preset: Preset
+    arm: str
+    seed: int = Field(0, ge=0)
+    """Seeds the initial weights, every draw and every augmentation."""
+
+    labels: int | Path | None = Field(None, union_mode="left_to_right")
+    """How many labelled real frames training may see (drawn by `label_seed`), or a file with one frame_id
+    a line; None: all there are."""
+    label_seed: int = Field(0, ge=0)
+    """Draws the labelled frames; the subset of a smaller n lies inside that of a larger one."""
+    unlabelled_share: float = Field(1.0, ge=0, le=1)
+    """Share of the real training frames whose images may be used without labels."""
+    layout: str | None = None
+    """Points to predict; None: those of the real labels in use, else of the synthetic ones."""
+
+    input_px: int = Field(128, ge=16)
+    """Side of the network's square input."""
+    cube_mm: float = Field(300.0, gt=0)
+    """Side of the cube around the hand's centre that the input shows."""
+    rotation_deg: float = Field(60.0, ge=0, le=180)
+    """In-plane rotation, uniform in +- this."""
+    offset_true_mm: float = Field(5.0, ge=0)
+    """Standard deviation, each axis, of the offset of a true or given crop centre."""
+    offset_located_mm: float = Field(15.0, ge=0)
+    """The same where the centre was located, and of synthetic crops when `centers` is 'located'."""
+    centers: Literal["auto", "true", "located"] = "auto"
+    """Which centres the model will meet; 'auto': those of the real recording, 'true' without one."""
+    noise_mm: float = Field(5.0, ge=0)
+    """Standard deviation of the white depth noise."""
+
+    device: str = "auto"
+    """'auto' (a CUDA device if there is one), 'cpu', 'cuda', 'cuda:1', ..."""
+    log_every: int = Field(50, ge=1)
+    """Steps between two lines of metrics.jsonl: the only ones that wait for the device."""
+    save_every: int = Field(1000, ge=1)
+    """Steps between two checkpoints; the last step always leaves one."""
+    val_every: int = Field(0, ge=0)
+    """Steps between two measurements on the validation recording; 0: only at the end."""
+
+    @property
+    def needs(self) -> Needs:
+        """What this arm cannot do without."""
+        raise NotImplementedError

@@ -1,0 +1,385 @@
+"""From recordings to what a training run may see: checked, cut to the train split, labels hidden.
+
+Everything a user can get wrong about the data is found here, before the first step. Labels outside the chosen
+subset do not reach the device: the training code could not use them if it tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..stores.errors import HandloomError
+from ..stores.joints import Layout, layout_named
+from ..stores.reading import Resident, load_resident
+from ..stores.recording import Recording, open_recording
+from .batches import LOCATED, Bank, bank_of, cut, label, still
+from .config import Needs, TrainConfig
+from .sampling import key_of, subset
+
+TRAIN: Final = 0
+"""The value of `split` that marks training frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What the recordings hold for training, on the device."""
+
+    layout: Layout
+    hand: str
+    synth: Bank | None
+    twins: Bank | None
+    real: Bank | None
+    labelled: Tensor
+    """(n,) int64: frames of `real` whose labels may be seen; only their joints are there."""
+    twin_of: Tensor
+    """(n,) int64: the frame of `twins` that shows the same pose, -1 where there is none."""
+    unlabelled: Tensor
+    """(M,) int64: frames of `real` whose images may be used without labels (labelled ones among them)."""
+    sources: dict[str, Any]
+    """Where it came from, in plain values: paths, uuids, counts, the labelled frame ids."""
+
+    @property
+    def n_labels(self) -> int:
+        """How many labelled real frames."""
+        return len(self.labelled)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.labelled.device
+
+
+def load_training_data(
+    config: TrainConfig, *, synth: Sequence[Path], real: Path | None, device: torch.device
+) -> TrainingData:
+    """Read and check the recordings an arm uses.
+
+    A recording in `synth` that carries twins is used as the twins of `real`, every other as synthetic data.
+
+    Raises:
+        HandloomError: something the arm needs is missing, or two recordings do not go together.
+    """
+    needs = config.needs
+    sets = [open_recording(path) for path in synth]
+    captured = open_recording(real) if real is not None and needs.real else None
+    plain = [s for s in sets if not has_twins(s)] if needs.synth else []
+    twins = _twins_for(captured, [s for s in sets if has_twins(s)]) if needs.twins else []
+    _check_presence(config, needs, plain, captured)
+    used = [*plain, *twins, *([captured] if captured else [])]
+    _check_agreement(used, needs, plain, captured)
+
+    real_data = load_resident(captured) if captured else None
+    chosen = _choose_labels(config, real_data, captured) if real_data and captured else np.zeros(0, np.int64)
+    if needs.labels and not len(chosen):
+        raise HandloomError(
+            f"The arm '{config.arm}' learns from labelled real frames, and there are none to learn from",
+            where=str(real),
+            fix="give --labels a number above 0 and a recording with labels",
+        )
+    if needs.twins and len(chosen) and not twins:
+        raise HandloomError(
+            "The labelled real frames have no synthetic twins",
+            where=str(real),
+            why=f"the arm '{config.arm}' compares each labelled frame with its twin",
+            fix=f"handloom synth twin {real} --out TWINS.zarr, then give --synth TWINS.zarr as well",
+        )
+    layout = _layout(config, plain, captured, labelled=len(chosen) > 0)
+    located = _located(config, real_data)
+
+    def bank(data: Sequence[Resident], rows: Sequence[Any], **options: Any) -> Bank:
+        return bank_of(
+            data,
+            rows=rows,
+            offset_true_mm=config.offset_true_mm,
+            offset_located_mm=config.offset_located_mm,
+            device=device,
+            **options,
+        )
+
+    def train_rows(data: Resident) -> NDArray[np.int64]:
+        return np.flatnonzero(data.split == TRAIN)
+
+    synth_bank = None
+    if plain:
+        data = [load_resident(recording) for recording in plain]
+        rows = [train_rows(d) for d in data]
+        if not sum(map(len, rows)):
+            raise HandloomError("The synthetic recording has no training frames", where=str(plain[0].path))
+        synth_bank = bank(data, rows, layout=layout, labelled=None, located=located)
+        del data
+    real_bank, labelled, unlabelled = None, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if real_data is not None:
+        rows_real = train_rows(real_data)
+        if not len(rows_real):
+            raise HandloomError("The real recording has no training frames", where=str(real))
+        visible = np.isin(rows_real, chosen)
+        real_bank = bank([real_data], [rows_real], layout=layout, labelled=[visible], located=False)
+        labelled = np.flatnonzero(visible)
+        count = max(1, round(config.unlabelled_share * len(rows_real)))
+        share = subset(np.arange(len(rows_real)), count, key_of(config.label_seed, "unlabelled"))
+        unlabelled = np.union1d(share, labelled) if config.unlabelled_share > 0 else labelled
+    twin_bank, twin_of = None, np.full(len(labelled), -1, np.int64)
+    if twins and len(labelled) and real_bank is not None:
+        data = [load_resident(recording) for recording in twins]
+        twin_rows = [np.arange(len(d.crop)) for d in data]
+        twin_bank = bank(data, twin_rows, layout=layout, labelled=None, located=located)
+        frames = np.concatenate([d.twin for d in data if d.twin is not None])
+        place = {int(frame): i for i, frame in enumerate(frames)}
+        twin_of = np.array([place.get(int(f), -1) for f in real_bank.frame_id[labelled]], np.int64)
+        if (twin_of < 0).all():
+            raise HandloomError(
+                "None of the labelled frames in use has a twin in the recordings given",
+                where=", ".join(str(t.path) for t in twins),
+                fix=f"handloom synth twin {real} --out TWINS.zarr",
+            )
+    sources: dict[str, Any] = {
+        "synth": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in plain],
+        "twins": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in twins],
+        "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames}
+        if captured
+        else None,
+        "labelled_frames": [int(f) for f in real_bank.frame_id[labelled]] if real_bank else [],
+        "centers": "located" if located else "true",
+    }
+    return TrainingData(
+        layout=layout,
+        hand=used[0].hand,
+        synth=synth_bank,
+        twins=twin_bank,
+        real=real_bank,
+        labelled=torch.from_numpy(labelled).to(device),
+        twin_of=torch.from_numpy(twin_of).to(device),
+        unlabelled=torch.from_numpy(unlabelled).to(device),
+        sources=sources,
+    )
+
+
+def has_twins(recording: Recording) -> bool:
+    """Whether its rows are the synthetic twins of another recording's frames."""
+    return recording.labels is not None and "twin" in recording.labels.columns
+
+
+def _twins_for(real: Recording | None, twins: Sequence[Recording]) -> list[Recording]:
+    """Those made for this real recording; a set made for another one is an error, not a silent loss."""
+    if real is None:
+        return []
+    for recording in twins:
+        if recording.attributes.get("twins_of") != real.uuid:
+            raise HandloomError(
+                "These twins belong to another recording",
+                where=str(recording.path),
+                why=f"their frames are those of {recording.attributes.get('twins_of')}, "
+                f"not of {real.path} ({real.uuid})",
+                fix=f"handloom synth twin {real.path} --out TWINS.zarr",
+            )
+    return list(twins)
+
+
+def _check_presence(
+    config: TrainConfig, needs: Needs, plain: Sequence[Recording], real: Recording | None
+) -> None:
+    where = f"arm '{config.arm}'"
+    if needs.synth and not plain:
+        raise HandloomError(
+            "This arm learns from synthetic data, and none is given",
+            where=where,
+            fix="handloom synth run --out S.zarr --frames 10000, then --synth S.zarr",
+        )
+    if needs.real and real is None:
+        raise HandloomError(
+            "This arm learns from a real recording, and none is given",
+            where=where,
+            fix="give --real R.zarr, or take --arm synthetic-only",
+        )
+    for recording in [*plain, *([real] if real else [])]:
+        if recording.crops is None:
+            raise HandloomError(
+                "The recording has no crops to train from",
+                where=str(recording.path),
+                fix=f"handloom capture locate {recording.path}",
+            )
+    for recording in plain:
+        if recording.labels is None:
+            raise HandloomError("The synthetic recording has no labels", where=str(recording.path))
+
+
+def _check_agreement(
+    used: Sequence[Recording], needs: Needs, plain: Sequence[Recording], real: Recording | None
+) -> None:
+    sides = {r.crops.columns["crop"].shape[-1]: r for r in used if r.crops is not None}
+    if len(sides) > 1:
+        (a, first), (b, second) = list(sides.items())[:2]
+        raise HandloomError(
+            "The recordings have crops of different sizes",
+            where=f"{first.path} and {second.path}",
+            why=f"{a} px and {b} px",
+            fix="locate or render one of them again with the other's crop size",
+        )
+    hands = {r.hand: r for r in used}
+    if len(hands) > 1:
+        raise HandloomError(
+            "The recordings show different hands",
+            where=" and ".join(str(r.path) for r in hands.values()),
+            why=" and ".join(hands),
+            fix="train one model for each hand",
+        )
+    if len({r.n_views for r in plain}) > 1:
+        raise HandloomError(
+            "The synthetic recordings have different numbers of cameras",
+            where=", ".join(f"{r.path}: {r.n_views}" for r in plain),
+            fix="render them with one rig",
+        )
+    if needs.pairs:
+        for recording in [*plain, *([real] if real else [])]:
+            if recording.n_views < 2:
+                raise HandloomError(
+                    "View prediction needs frames seen by at least two cameras",
+                    where=str(recording.path),
+                    why="the recording has one view",
+                    fix="take an arm without it: --arm +distribution-matching, real+synthetic or synthetic-only",
+                )
+
+
+def _choose_labels(config: TrainConfig, data: Resident, recording: Recording) -> NDArray[np.int64]:
+    """Rows of the recording whose labels may be seen, sorted."""
+    train = np.flatnonzero(data.split == TRAIN)
+    if data.joints is None:
+        available = np.zeros(0, np.int64)
+    else:
+        known = (~np.isnan(data.joints).any(axis=-1)).any(axis=-1)
+        seen = (data.present & (data.center[..., 2] > 0)).any(axis=-1)
+        available = train[known[train] & seen[train]]
+    match config.labels:
+        case None:
+            return available
+        case int(n):
+            if not 0 <= n <= len(available):
+                raise HandloomError(
+                    f"--labels {n} asks for more labelled frames than there are",
+                    where=str(recording.path),
+                    why=f"{len(available)} of its {len(train)} training frames carry labels",
+                    fix=f"give a number from 0 to {len(available)}",
+                )
+            return subset(available, n, key_of(config.label_seed, "labels"))
+        case Path() as path:
+            wanted = read_frame_ids(path)
+            chosen = available[np.isin(data.frame_id[available], wanted)]
+            if len(chosen) != len(wanted):
+                lost = sorted({int(w) for w in wanted} - {int(f) for f in data.frame_id[chosen]})
+                raise HandloomError(
+                    f"{len(lost)} of the {len(wanted)} frames listed are not labelled training frames",
+                    where=str(path),
+                    why=f"frame_id {lost[0]} is the first of them",
+                )
+            return chosen
+
+
+def read_frame_ids(path: Path) -> NDArray[np.uint64]:
+    """The frame ids of a text file with one a line.
+
+    Raises:
+        HandloomError: the file is missing or a line is not a number.
+    """
+    try:
+        return np.unique(np.array([int(line) for line in path.read_text().split()], np.uint64))
+    except (OSError, ValueError, OverflowError) as error:
+        raise HandloomError(
+            "The list of labelled frames cannot be read",
+            where=str(path),
+            why=str(error),
+            fix="one frame_id a line",
+        ) from error
+
+
+def _layout(
+    config: TrainConfig, plain: Sequence[Recording], real: Recording | None, *, labelled: bool
+) -> Layout:
+    sources = [*([real] if real and labelled else []), *plain]
+    known = [(r, r.layout) for r in sources if r.layout is not None]
+    if config.layout is not None:
+        target = layout_named(config.layout)
+    elif known:
+        target = known[0][1]
+    else:
+        target = layout_named("openxr26")
+    for recording, layout in known:
+        if layout.name not in (target.name, "openxr26"):
+            raise HandloomError(
+                f"Labels in layout '{layout.name}' cannot train a model of '{target.name}'",
+                where=str(recording.path),
+                why="only the 26 canonical joints (openxr26) convert to other layouts",
+                fix=f"--layout {layout.name}",
+            )
+    return target
+
+
+def _located(config: TrainConfig, real: Resident | None) -> bool:
+    """Whether the crops a model will meet have located centres."""
+    if config.centers != "auto":
+        return config.centers == "located"
+    return real is not None and bool((real.center_source == LOCATED).any())
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A labelled recording that training only looks at for its log."""
+
+    bank: Bank
+    crops: Tensor
+    """(M,) crop numbers with at least one known joint."""
+    input_px: int
+    cube_mm: float
+
+    @torch.no_grad()
+    def mean_error_mm(self, net: nn.Module, *, batch: int = 256) -> float:
+        """Mean Euclidean joint error in mm over known joints, then crops, at the stored centres."""
+        errors = []
+        for crop in self.crops.split(batch):
+            geometry = still(crop)
+            images = cut(self.bank, crop, geometry, input_px=self.input_px, cube_mm=self.cube_mm)
+            truth = label(self.bank, crop, geometry, images, cube_mm=self.cube_mm)
+            distance = (net(images.image) - truth.joints * (self.cube_mm / 2)).norm(dim=-1) * truth.known
+            errors.append(distance.sum(dim=1) / truth.known.sum(dim=1))
+        return float(torch.cat(errors).mean())
+
+
+def load_validation(path: Path, config: TrainConfig, data: TrainingData) -> Validation:
+    """The validation recording of a run, in the layout of its training data.
+
+    Raises:
+        HandloomError: it has no labels or crops, or its layout does not go with the model's.
+    """
+    recording = open_recording(path)
+    if recording.crops is None or recording.labels is None or recording.layout is None:
+        raise HandloomError(
+            "The validation recording needs crops and labels",
+            where=str(path),
+            fix=f"handloom capture locate {path}, and labels by store label",
+        )
+    if recording.layout.name not in (data.layout.name, "openxr26"):
+        raise HandloomError(
+            f"The validation labels are '{recording.layout.name}', the model predicts '{data.layout.name}'",
+            where=str(path),
+        )
+    resident = load_resident(recording)
+    bank = bank_of(
+        [resident],
+        layout=data.layout,
+        rows=[np.arange(len(resident.crop))],
+        labelled=None,
+        offset_true_mm=0.0,
+        offset_located_mm=0.0,
+        located=False,
+        device=data.device,
+    )
+    singles = bank.singles()
+    known = (~torch.isnan(bank.joints_mm).any(dim=-1)).any(dim=-1)
+    return Validation(bank, singles[known[singles // bank.views]], config.input_px, config.cube_mm)

@@ -1,0 +1,125 @@
+"""A trained model as evaluation, export and figures see it, whatever the method.
+
+A run's `checkpoint.pt` holds three things: `description` (plain values), `weights` (every network of the
+method) and `training` (optimisers, step: what a resume needs and a model does not). It holds tensors and
+plain values only and is read with `weights_only=True`: loading a model never runs code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ..stores.errors import HandloomError
+from ..stores.joints import Layout, layout_named
+
+CHECKPOINT: Final = "checkpoint.pt"
+CHECKPOINT_FORMAT: Final = "handloom-checkpoint/1"
+
+
+@dataclass(frozen=True, slots=True)
+class PoseModel:
+    """Networks with what is needed to feed them and to read their output."""
+
+    method: str
+    preset: str
+    arm: str
+    layout: Layout
+    hand: str
+    input_px: int
+    """Side P of the input crop."""
+    cube_mm: float
+    """Side of the cube the crop shows; depth is (d - centre z) / (cube / 2) in it, +1 where there is no hand."""
+    net: nn.Module
+    """The inference path in eval mode: crops (B, 1, P, P) to joints (B, J, 3), mm relative to the centre."""
+    nets: nn.Module
+    """All networks of the method, for figures: view decoder, latent features, discriminator."""
+    description: Mapping[str, Any]
+    """Everything known of the model in plain values: architecture, volume, provenance, step."""
+
+    @torch.no_grad()
+    def predict_mm(self, crops: Tensor, *, batch: int = 256) -> Tensor:
+        """Joints (B, J, 3) mm, relative to the crop's centre in its camera, of normalised crops (B, 1, P, P)."""
+        device = next(self.net.parameters()).device
+        parts = [self.net(part.to(device)).cpu() for part in crops.split(batch)]
+        return torch.cat(parts) if parts else torch.zeros(0, len(self.layout), 3)
+
+
+def load_model(run: Path, *, device: str = "cpu") -> PoseModel:
+    """The model of a run directory (or of a checkpoint file).
+
+    Raises:
+        HandloomError: there is no checkpoint, or it is not one of ours.
+    """
+    state = read_checkpoint(run)
+    description: dict[str, Any] = state["description"]
+    # The methods import torch layers only; the import is here because they import this module's neighbours.
+    match description["method"]:
+        case "murauer":
+            from . import murauer as method
+        case "crossing":
+            from . import crossing as method  # type: ignore[no-redef]
+        case other:
+            raise HandloomError(f"Unknown method '{other}'", where=str(run))
+    nets = method.build_nets(description)
+    nets.load_state_dict(state["weights"])
+    nets.to(device).eval()
+    return PoseModel(
+        method=description["method"],
+        preset=description["preset"],
+        arm=description["arm"],
+        layout=layout_named(description["layout"]),
+        hand=description["hand"],
+        input_px=description["input_px"],
+        cube_mm=description["cube_mm"],
+        net=method.pose_net(nets, description).eval(),
+        nets=nets,
+        description=description,
+    )
+
+
+def read_checkpoint(run: Path) -> dict[str, Any]:
+    """`description`, `weights`, `training` of a run directory or checkpoint file.
+
+    Raises:
+        HandloomError: it is missing, damaged or of another kind.
+    """
+    path = run / CHECKPOINT if run.is_dir() else run
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise HandloomError(
+            "There is no trained model here", where=str(path), fix=f"handloom train ... --run {run}"
+        ) from error
+    except Exception as error:
+        raise HandloomError(
+            "The checkpoint cannot be read", where=str(path), why=str(error).splitlines()[0]
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+        raise HandloomError("This is not a checkpoint of handloom", where=str(path))
+    return state
+
+
+def write_checkpoint(
+    run: Path, *, description: Mapping[str, Any], weights: Mapping[str, Tensor], training: Mapping[str, Any]
+) -> None:
+    """Replace the run's checkpoint in one step: a kill at any moment leaves the old or the new one."""
+    path = run / CHECKPOINT
+    beside = path.with_suffix(".writing")
+    state = {
+        "format": CHECKPOINT_FORMAT,
+        "description": dict(description),
+        "weights": dict(weights),
+        "training": dict(training),
+    }
+    with beside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,317 @@
+"""The loop both methods share: steps, log, checkpoints, resume.
+
+A method brings a `Learner`; everything else is here. Draws and noise are functions of (seed, step), so what a
+resume needs is weights, optimisers and the number of the next step: on the CPU a run that was killed and
+resumed ends with the same bits as one that was not (same machine, versions and thread count).
+
+A run directory holds `config.yaml` (resolved; feeds a new run as it is), `data.json` (recordings used, by
+uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` and `checkpoint.pt`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ..stores.errors import BAD_ENVIRONMENT, HandloomError
+from .config import TrainConfig
+from .data import Validation, load_training_data, load_validation
+from .model import CHECKPOINT, read_checkpoint, write_checkpoint
+from .updates import FiniteGuard
+
+CONFIG: Final = "config.yaml"
+DATA: Final = "data.json"
+METRICS: Final = "metrics.jsonl"
+LABELLED: Final = "labelled_frames.txt"
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with steps done, steps in all and the latest metrics, each time these are read from the device."""
+
+
+class Learner(Protocol):
+    """A method in training: its networks, data and optimisers behind one `step`."""
+
+    @property
+    def nets(self) -> nn.Module:
+        """Every network; its `state_dict` is the checkpoint's `weights`."""
+
+    @property
+    def guard(self) -> FiniteGuard:
+        """Stands before each update."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+
+    def step(self, index: int, *, log: bool) -> dict[str, Tensor]:
+        """Step number `index` from 0, whichever stage that falls in; the whole training is a fold over it.
+
+        Returns device scalars for the log without waiting for the device; what is costly to measure (gradient
+        norms) is measured only when `log` is set. `nets` is in training mode.
+
+        Raises:
+            HandloomError: a term or gradient is not finite (on the CPU), before any update of this step.
+        """
+
+    def pose_net(self) -> nn.Module:
+        """The inference path over the same weights: crops (B, 1, P, P) to mm (B, J, 3) about the centre."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values: all that `build_nets` and `pose_net` of the method's module need, and provenance."""
+
+    def start_from(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take the pre-trained networks of another run's checkpoint (`read_checkpoint`).
+
+        Raises:
+            HandloomError: it is of another method, architecture or layout.
+        """
+
+    def training_state(self) -> dict[str, Any]:
+        """What a resume needs besides `nets` and the step: optimisers, averages. Tensors and plain values."""
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `training_state`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run left."""
+
+    run_dir: Path
+    steps: int
+    seconds: float
+    """Of this call; a resumed run spent more before."""
+    metrics: Mapping[str, float]
+    """The last line of metrics.jsonl."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    synth: Sequence[Path],
+    real: Path | None,
+    run_dir: Path,
+    val: Path | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train one model, from recordings to a run directory.
+
+    Args:
+        config: a method's whole configuration (`murauer.preset(...)`, `crossing.preset(...)`).
+        synth: synthetic recordings; those with twins of `real` are recognised by themselves.
+        real: the captured recording, labelled or not.
+        run_dir: where the run is written.
+        val: labelled recording for the log's `val/mean_mm`; chooses nothing.
+        init: a run whose pre-trained networks this one starts from.
+        resume: continue the run in `run_dir` from its last checkpoint.
+        overwrite: replace the run in `run_dir`.
+        progress: called at each log line.
+
+    Raises:
+        HandloomError: the data, the run directory or the device do not allow it; or a non-finite step.
+    """
+    started = time.perf_counter()
+    device = pick_device(config.device)
+    _check_run_dir(run_dir, resume=resume, overwrite=overwrite)
+    continued = resume and (run_dir / CHECKPOINT).exists()
+    start = read_checkpoint(init) if init is not None and not continued else None
+    if init is not None or (continued and _recorded(run_dir)["init"] is not None):
+        config = _method(config.method).after_pretraining(config)
+    if continued:
+        _check_same_config(run_dir, config)
+    data = load_training_data(config, synth=synth, real=real, device=device)
+    validation = load_validation(val, config, data) if val is not None else None
+    learner: Learner = _method(config.method).Learner(config, data)
+    sources = data.sources | {"val": str(val) if val else None, "init": str(init) if init else None}
+    if continued:
+        first = _restore(run_dir, learner, sources)
+    else:
+        first = 0
+        if start is not None:
+            learner.start_from(start)
+        _open_run(run_dir, config, sources)
+    metrics = _loop(learner, config, run_dir, first, validation, progress)
+    return RunResult(run_dir, learner.total_steps, time.perf_counter() - started, metrics)
+
+
+def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """A method's configuration by names, with some of its top-level values replaced.
+
+    Raises:
+        HandloomError: no such method, preset, arm or key, or a value of the wrong kind.
+    """
+    return _method(method).preset(name, arm, **(overrides or {}))  # type: ignore[no-any-return]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; 'auto' takes a CUDA device when there is one.
+
+    Raises:
+        HandloomError: the name is no device, or the machine lacks it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise HandloomError(f"'{name}' is no device", fix="--device auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise HandloomError(
+            "There is no CUDA device", where=f"--device {name}", fix="--device cpu", exit_code=BAD_ENVIRONMENT
+        )
+    return device
+
+
+def _method(name: str) -> Any:
+    """The module of a method: `preset`, `Learner`, `build_nets`, `pose_net`, `after_pretraining`."""
+    match name:
+        case "murauer":
+            from . import murauer
+
+            return murauer
+        case "crossing":
+            from . import crossing
+
+            return crossing
+        case _:
+            raise HandloomError(f"Unknown method '{name}'", why="known: murauer, crossing")
+
+
+def _loop(
+    learner: Learner,
+    config: TrainConfig,
+    run_dir: Path,
+    first: int,
+    validation: Validation | None,
+    progress: Progress | None,
+) -> dict[str, float]:
+    total = learner.total_steps
+    started, metrics = time.perf_counter(), _last_metrics(run_dir)
+    learner.nets.train()
+    for index in range(first, total):
+        done = index + 1
+        last = done == total
+        log = last or done % config.log_every == 0
+        terms = learner.step(index, log=log)
+        if log:
+            learner.guard.raise_if_found()
+            metrics = {"step": done, **{name: float(value) for name, value in terms.items()}}
+            metrics["steps_per_s"] = (done - first) / (time.perf_counter() - started)
+            if validation is not None and (last or (config.val_every and done % config.val_every == 0)):
+                learner.nets.eval()
+                metrics["val/mean_mm"] = validation.mean_error_mm(learner.pose_net())
+                learner.nets.train()
+            with (run_dir / METRICS).open("a") as file:
+                file.write(json.dumps(metrics) + "\n")
+            if progress is not None:
+                progress(done, total, metrics)
+        if last or done % config.save_every == 0:
+            learner.guard.raise_if_found()
+            _save(run_dir, learner, done)
+    if not total:
+        _save(run_dir, learner, 0)
+    return metrics
+
+
+def _save(run_dir: Path, learner: Learner, done: int) -> None:
+    recorded = _recorded(run_dir)
+    write_checkpoint(
+        run_dir,
+        description=learner.describe() | {"step": done, "sources": recorded},
+        weights=learner.nets.state_dict(),
+        training=learner.training_state(),
+    )
+
+
+def _restore(run_dir: Path, learner: Learner, sources: Mapping[str, Any]) -> int:
+    """Put the last checkpoint back; the number of the next step."""
+    recorded = _recorded(run_dir)
+    for name in ("synth", "twins", "real", "labelled_frames"):
+        if _identity(recorded[name]) != _identity(sources[name]):
+            raise HandloomError(
+                f"The run was started with other data: '{name}' differs",
+                where=str(run_dir / DATA),
+                fix="give the recordings it was started with, or take a new run directory",
+            )
+    state = read_checkpoint(run_dir)
+    learner.nets.load_state_dict(state["weights"])
+    learner.load_training_state(state["training"])
+    step = int(state["description"]["step"])
+    kept = [line for line in _metric_lines(run_dir) if json.loads(line)["step"] <= step]
+    (run_dir / METRICS).write_text("".join(line + "\n" for line in kept))
+    return step
+
+
+def _identity(entry: Any) -> Any:
+    """What must be the same on a resume: a recording may have moved, not changed."""
+    match entry:
+        case {"uuid": uuid, "frames": frames}:
+            return (uuid, frames)
+        case list():
+            return [_identity(item) for item in entry]
+        case _:
+            return entry
+
+
+def _check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+        return
+    if not (run_dir / CONFIG).exists():
+        raise HandloomError(
+            "The run directory exists and is not a run", where=str(run_dir), fix="give --run another path"
+        )
+    if not (resume or overwrite):
+        raise HandloomError(
+            "The run exists", where=str(run_dir), fix="--resume continues it, --overwrite replaces it"
+        )
+
+
+def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
+    """A resume with another configuration would be neither the old run nor a new one."""
+    recorded = yaml.safe_load((run_dir / CONFIG).read_text())
+    free = {"device", "log_every", "save_every", "val_every"}
+    given = config.model_dump(mode="json")
+    for name in sorted((recorded.keys() | given.keys()) - free):
+        if recorded.get(name) != given.get(name):
+            raise HandloomError(
+                f"The run was started with {name} = {recorded.get(name)}, now it is {given.get(name)}",
+                where=str(run_dir / CONFIG),
+                fix=f"resume with the values of {run_dir / CONFIG}, or take a new run directory",
+            )
+
+
+def _open_run(run_dir: Path, config: TrainConfig, sources: Mapping[str, Any]) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for name in (CHECKPOINT, METRICS):
+        (run_dir / name).unlink(missing_ok=True)
+    (run_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    (run_dir / DATA).write_text(json.dumps(sources, indent=1) + "\n")
+    (run_dir / LABELLED).write_text("".join(f"{frame}\n" for frame in sources["labelled_frames"]))
+    (run_dir / METRICS).touch()
+
+
+def _recorded(run_dir: Path) -> dict[str, Any]:
+    recorded: dict[str, Any] = json.loads((run_dir / DATA).read_text())
+    return recorded
+
+
+def _metric_lines(run_dir: Path) -> list[str]:
+    """Whole lines of metrics.jsonl; a kill may have cut the last one."""
+    text = (run_dir / METRICS).read_text() if (run_dir / METRICS).exists() else ""
+    return text.split("\n")[:-1]
+
+
+def _last_metrics(run_dir: Path) -> dict[str, float]:
+    lines = _metric_lines(run_dir)
+    return dict(json.loads(lines[-1])) if lines else {}
