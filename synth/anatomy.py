@@ -1,0 +1,190 @@
+"""The built-in right hand: skeleton from published bone lengths, flesh of round cones, forearm included.
+
+Bone lengths are Buryanov & Kotiuk's (2010) means, scaled to an adult hand length of about 180 mm. The mesh is
+generated once (seconds) and kept in the user's cache folder under a name that hashes this code and its
+parameters, so a changed recipe never meets a stale mesh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stores.joints import FINGERS, OPENXR26
+from .hand import FOREARM, N_BONES, RiggedHand
+
+F64 = NDArray[np.float64]
+
+SCALE: Final = 0.95
+"""From the published bone lengths to the mean adult hand length."""
+FOREARM_MM: Final = 170.0
+"""Length of forearm behind the wrist."""
+TRIANGLES: Final = 2600
+
+# Metacarpal, proximal, (intermediate,) distal; mm, Buryanov & Kotiuk 2010.
+BONES_MM: Final = {
+    "thumb": (46.2, 31.6, 21.7),
+    "index": (68.1, 39.8, 22.4, 15.8),
+    "middle": (64.6, 44.6, 26.3, 17.4),
+    "ring": (58.0, 41.4, 25.7, 17.3),
+    "little": (53.7, 32.7, 18.1, 16.0),
+}
+# Proximal ends of the metacarpals, mm from the wrist: x to the little finger, y distal, z dorsal.
+BASES_MM: Final = {
+    "thumb": (-20.0, 13.0, -10.0),
+    "index": (-13.0, 24.0, -2.0),
+    "middle": (-2.0, 31.0, 0.0),
+    "ring": (8.0, 28.5, -1.0),
+    "little": (16.5, 25.0, -4.0),
+}
+# Directions at rest of each bone in turn; a shorter list repeats its last.
+DIRECTIONS: Final = {
+    "thumb": ((-0.60, 0.68, -0.40), (-0.46, 0.83, -0.33), (-0.40, 0.87, -0.29)),
+    "index": ((-11.0, 67.0, -0.5), (-4.5, 67.0, -2.0)),
+    "middle": ((0.0, 64.0, 1.0), (0.5, 64.0, -2.0)),
+    "ring": ((8.0, 57.0, -1.0), (5.0, 57.0, -2.5)),
+    "little": ((15.5, 51.0, -3.0), (9.5, 51.0, -3.0)),
+}
+# What a finger's back looks at, at rest: the palm's arch turns the outer fingers outward, the thumb wholly.
+DORSAL: Final = {
+    "thumb": (-0.85, 0.0, 0.42),
+    "index": (-0.08, 0.0, 1.0),
+    "middle": (0.0, 0.0, 1.0),
+    "ring": (0.10, 0.0, 1.0),
+    "little": (0.22, 0.0, 1.0),
+}
+
+
+def _unit(v: F64) -> F64:
+    return v / np.linalg.norm(v)
+
+
+def frame(distal: F64, dorsal: F64) -> F64:
+    """(3, 3) with columns x = y × z, y along `distal`, z as near to `dorsal` as can be."""
+    y = _unit(distal)
+    x = _unit(np.cross(y, dorsal))
+    return np.stack([x, y, np.cross(x, y)], axis=1)
+
+
+def skeleton() -> tuple[F64, F64]:
+    """Rest joints (26, 3) in published mm (unscaled) and frames (26, 3, 3)."""
+    joints, frames = np.zeros((26, 3)), np.tile(np.eye(3), (26, 1, 1))
+    for finger in FINGERS:
+        row = OPENXR26.index(f"{finger}_metacarpal")
+        joints[row] = BASES_MM[finger]
+        directions = DIRECTIONS[finger]
+        for i, length in enumerate(BONES_MM[finger]):
+            axes = frame(
+                np.array(directions[min(i, len(directions) - 1)], float), np.array(DORSAL[finger], float)
+            )
+            frames[row + i : row + i + 2] = axes
+            joints[row + i + 1] = joints[row + i] + length * axes[:, 1]
+    middle = OPENXR26.index("middle_metacarpal")
+    joints[OPENXR26.index("palm")] = joints[middle : middle + 2].mean(0)
+    return joints, frames
+
+
+def generate(*, resolution_mm: float) -> RiggedHand:
+    """Build the mesh, weights and parts from nothing; seconds on one core."""
+    # scikit-image, scipy.sparse and the decimator cost half a second to import: only when there is no cache.
+    from . import body, flesh
+
+    joints, frames = skeleton()
+    low = np.array([-80.0, -FOREARM_MM - 6, -62.0])
+    high = np.array([62.0, 205.0, 36.0])
+    shape = np.ceil((high - low) / resolution_mm).astype(int) + 1
+    grid = flesh.Grid(low, resolution_mm, (int(shape[0]), int(shape[1]), int(shape[2])))
+    values, cones = body.flesh(joints, frames, grid, FOREARM_MM)
+    y = low[1] + resolution_mm * np.arange(shape[1])
+    cut = (-FOREARM_MM - y)[None, :, None].astype(np.float32)
+    values = flesh.smooth_max(values, np.broadcast_to(cut, values.shape), 8)
+    vertices, faces = flesh.mesh(values, grid, triangles=TRIANGLES)
+
+    points = vertices.astype(np.float64)
+    distance = np.full((len(vertices), N_BONES), np.inf)
+    for cone in cones:
+        distance[:, cone.bone] = np.minimum(distance[:, cone.bone], cone.distance(points))
+    owner = distance.argmin(1)
+    width = np.full(N_BONES, 4.5)
+    width[FOREARM] = width[OPENXR26.index("wrist")] = 14.0
+    width[[i for i, n in enumerate(OPENXR26) if n.endswith("metacarpal")]] = 8.0
+    weights = flesh.diffuse(points, faces, owner, width[owner], N_BONES)
+    index, share = flesh.strongest(weights)
+    parts = weights[faces].sum(1).argmax(1).astype(np.uint8)
+    return RiggedHand(
+        name="builtin",
+        vertices=(vertices * SCALE).astype(np.float32),
+        faces=faces,
+        bone_index=index,
+        bone_weight=share,
+        parts=parts,
+        joints=(joints * SCALE).astype(np.float32),
+        frames=frames.astype(np.float32),
+    )
+
+
+def cache_folder() -> Path:
+    """Where generated hands are kept: $XDG_CACHE_HOME/handloom, else ~/.cache/handloom."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "handloom"
+
+
+def recipe_hash(resolution_mm: float) -> str:
+    """Changes with the code that makes the hand and with its parameters."""
+    tools = [f"{name} {version(name)}" for name in ("scikit-image", "fast-simplification", "scipy")]
+    digest = hashlib.sha256(f"resolution {resolution_mm!r}, {', '.join(tools)}".encode())
+    for name in ("anatomy.py", "body.py", "flesh.py"):
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+_ARRAYS: Final = ("vertices", "faces", "bone_index", "bone_weight", "parts", "joints", "frames")
+
+
+def builtin_hand(*, resolution_mm: float = 2.0) -> RiggedHand:
+    """The kit's own right hand, from the user's cache or generated into it."""
+    path = cache_folder() / f"hand-{recipe_hash(resolution_mm)}.npz"
+    cached = _read_cache(path)
+    if cached is not None:
+        return cached
+    hand = generate(resolution_mm=resolution_mm)
+    _write_cache(hand, path)
+    return hand
+
+
+def _read_cache(path: Path) -> RiggedHand | None:
+    """The hand kept at `path`, or None when there is none or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _ARRAYS}
+            digest = str(file["digest"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return RiggedHand(name="builtin", **arrays) if digest == _digest(arrays) else None
+
+
+def _write_cache(hand: RiggedHand, path: Path) -> None:
+    """Keep the hand if the folder can be written; two processes may do so at once."""
+    arrays = {name: getattr(hand, name) for name in _ARRAYS}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, digest=np.array(_digest(arrays)), **arrays)
+        Path(file.name).replace(path)
+    except OSError:
+        return
+
+
+def _digest(arrays: dict[str, NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for name in _ARRAYS:
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

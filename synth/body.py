@@ -1,0 +1,163 @@
+"""The built-in hand's flesh: what lies around which bone, in published mm before scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+
+from ..stores.joints import FINGERS, OPENXR26
+from .flesh import Blob, Cone, Grid, chain, smooth_max, smooth_min
+from .hand import FOREARM, WRIST
+
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+
+# A finger from the knuckle (0) over its joints (1, 2) to the end of the bone (3): half width, height of the
+# section over its width, and how far the flesh's middle lies below the bone; mm for an index finger.
+FINGER_AT: Final[tuple[float, ...]] = (-0.25, 0.0, 0.25, 0.6, 1.0, 1.5, 2.0, 2.5, 2.85)
+FINGER_WIDTH: Final[tuple[float, ...]] = (10.6, 10.8, 10.2, 9.3, 9.5, 8.6, 8.2, 7.9, 6.6)
+FINGER_FLAT: Final[tuple[float, ...]] = (1.0, 0.98, 0.96, 0.93, 0.92, 0.92, 0.9, 0.84, 0.82)
+FINGER_BELOW: Final[tuple[float, ...]] = (2.5, 2.2, 2.0, 1.4, 0.2, 0.9, 0.2, 0.8, 0.4)
+GIRTH: Final = {"index": 1.0, "middle": 1.03, "ring": 0.96, "little": 0.84}
+# The thumb likewise: metacarpal base 0, knuckle 1, joint 2, end of bone 3.
+THUMB_AT: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 2.8)
+THUMB_WIDTH: Final[tuple[float, ...]] = (12.0, 12.0, 11.6, 10.2, 10.6, 10.2, 8.2)
+THUMB_FLAT: Final[tuple[float, ...]] = (1.0, 1.0, 0.98, 0.95, 0.92, 0.82, 0.78)
+THUMB_BELOW: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 0.8, 0.2, 0.9, 0.5)
+
+
+def _row(name: str) -> int:
+    return OPENXR26.index(name)
+
+
+def finger_cones(joints: F64, frames: F64, finger: str) -> list[Cone]:
+    """The flesh of one finger from its knuckle to the tip (of the thumb from its root)."""
+    if finger == "thumb":
+        names = ("metacarpal", "proximal", "distal", "tip")
+        at, widths, flats, belows, girth = THUMB_AT, THUMB_WIDTH, THUMB_FLAT, THUMB_BELOW, 1.0
+    else:
+        names = ("proximal", "intermediate", "distal", "tip")
+        at, widths, flats, belows = FINGER_AT, FINGER_WIDTH, FINGER_FLAT, FINGER_BELOW
+        girth = GIRTH[finger]
+    rows = [_row(f"{finger}_{n}") for n in names]
+    along = np.unique(np.concatenate([np.linspace(at[0], at[-1], 26), np.arange(0, np.ceil(at[-1]))]))
+    knots = np.arange(4)
+    centre = np.stack([np.interp(along, knots, joints[rows, i]) for i in range(3)], axis=1)
+    first = joints[rows[1]] - joints[rows[0]]
+    centre += np.minimum(along, 0)[:, None] * first
+    dorsal = frames[rows[1], :, 2]
+    centre -= girth * PchipInterpolator(at, belows)(along)[:, None] * dorsal
+    radii = girth * PchipInterpolator(at, widths)(along)
+    flat = PchipInterpolator(at, flats)(along)
+    segment = np.clip(np.floor(0.5 * (along[1:] + along[:-1])), 0, 2).astype(int)
+    return chain([rows[s] for s in segment], centre, radii, dorsal, flat)
+
+
+def _points(*rows: Sequence[float]) -> F64:
+    return np.array(rows, float)
+
+
+def forearm_cones(length_mm: float) -> list[Cone]:
+    """Radius and ulna side of the forearm, from the wrist to the cut."""
+    up = np.array([0.0, 0.0, 1.0])
+    at = np.array([4.0, -8.0, -35.0, -80.0, -130.0, -length_mm])
+    half = np.array([12.0, 11.0, 10.0, 12.0, 13.0, 12.5])
+    thick = np.array([17.0, 17.5, 19.0, 24.0, 28.5, 30.5])
+    cones: list[Cone] = []
+    for side in (-1.0, 1.0):
+        centres = np.stack([side * half, at, np.full_like(at, -5.0)], axis=1)
+        cones += chain([FOREARM] * (len(at) - 1), centres, thick, up, np.ones(len(at)))
+    return cones
+
+
+def metacarpal_cones(joints: F64, frames: F64, finger: str) -> list[Cone]:
+    """The slab of the palm that goes with one metacarpal, and its share of the carpus."""
+    base, head = joints[_row(f"{finger}_metacarpal")], joints[_row(f"{finger}_proximal")]
+    dorsal = frames[_row(f"{finger}_metacarpal"), :, 2]
+    girth = {"index": 1.0, "middle": 1.0, "ring": 0.95, "little": 0.88}[finger]
+    t = np.array([-0.05, 0.3, 0.7, 0.97])
+    centres = base + t[:, None] * (head - base) - np.array([6.0, 5.0, 4.0, 3.2])[:, None] * dorsal
+    radii = girth * np.array([14.5, 13.5, 12.5, 11.8])
+    cones = chain([_row(f"{finger}_metacarpal")] * 3, centres, radii, dorsal, np.ones(4))
+    start = np.array([0.55 * base[0], 2.0, -6.0])
+    return [*cones, Cone(WRIST, start, centres[0], 15.0, 15.0)]
+
+
+def web_cones(joints: F64) -> list[Cone]:
+    """The sheet of skin and muscle between thumb and index finger, as a fan of cones."""
+    a0, a1 = joints[_row("thumb_metacarpal")], joints[_row("thumb_proximal")]
+    b0, b1 = joints[_row("index_metacarpal")], joints[_row("index_proximal")]
+    below = np.array([0.0, 0.0, -5.0])
+    cones = []
+    for s in np.linspace(0, 1, 6):
+        a = a0 + (0.25 + 0.65 * s) * (a1 - a0)
+        b = b0 + (0.15 + 0.62 * s) * (b1 - b0) + below
+        middle, r = 0.5 * (a + b), 9.0 - 3.5 * s
+        cones += [
+            Cone(_row("thumb_metacarpal"), a, middle, r + 1, r),
+            Cone(_row("index_metacarpal"), middle, b, r, r + 1),
+        ]
+    return cones
+
+
+def thenar_cones(joints: F64) -> list[Cone]:
+    """The ball of the thumb: abductor, flexor, opponens."""
+    a0, a1 = joints[_row("thumb_metacarpal")], joints[_row("thumb_proximal")]
+    low = np.array([-10.0, 15.0, -16.0])
+    mid = a0 + 0.45 * (a1 - a0) + np.array([5.0, -2.0, -6.0])
+    high = a0 + 0.85 * (a1 - a0) + np.array([2.0, -1.0, -2.0])
+    bone = _row("thumb_metacarpal")
+    return [Cone(bone, low, mid, 11.5, 14.0), Cone(bone, mid, high, 14.0, 10.5)]
+
+
+def hypothenar_cones(joints: F64) -> list[Cone]:
+    """The ball of the little finger, along the outer edge of the palm."""
+    bone = _row("little_metacarpal")
+    points = _points((17.0, 12.0, -13.0), (25.0, 34.0, -15.0), (32.0, 58.0, -12.0))
+    return [Cone(bone, points[0], points[1], 11.0, 13.0), Cone(bone, points[1], points[2], 13.0, 10.5)]
+
+
+def finger_webs(joints: F64, frames: F64) -> list[Cone]:
+    """The pads at the fingers' roots: the palm's skin reaches a third along the first phalanges."""
+    cones = []
+    for one, other in (("index", "middle"), ("middle", "ring"), ("ring", "little")):
+        ends = []
+        for finger in (one, other):
+            knuckle, pip = joints[_row(f"{finger}_proximal")], joints[_row(f"{finger}_intermediate")]
+            ends.append(knuckle + 0.22 * (pip - knuckle) - 5.5 * frames[_row(f"{finger}_proximal"), :, 2])
+        middle = 0.5 * (ends[0] + ends[1])
+        cones += [
+            Cone(_row(f"{one}_proximal"), ends[0], middle, 7.0, 6.5),
+            Cone(_row(f"{other}_proximal"), middle, ends[1], 6.5, 7.0),
+        ]
+    return cones
+
+
+def flesh(joints: F64, frames: F64, grid: Grid, forearm_mm: float) -> tuple[F32, list[Cone]]:
+    """The signed distance of the whole hand on the grid, and every cone (to tell whose flesh is where)."""
+    up = [metacarpal_cones(joints, frames, f) for f in FINGERS[1:]]
+    fingers = [finger_cones(joints, frames, f) for f in FINGERS]
+    arm, thenar = forearm_cones(forearm_mm), thenar_cones(joints)
+    hypothenar, web, roots = hypothenar_cones(joints), web_cones(joints), finger_webs(joints, frames)
+
+    palm = grid.field(up[0])
+    for cones in up[1:]:
+        palm = smooth_min(palm, grid.field(cones), 9)
+    palm = smooth_min(palm, grid.field(roots), 7)
+    hollow = Blob(np.array([4.0, 58.0, -35.0]), np.array([15.0, 30.0, 16.0]), np.eye(3))
+    palm = smooth_min(palm, grid.field(hypothenar), 10)
+    palm = smooth_max(palm, -hollow.field(grid), 12)
+    thumb = smooth_min(grid.field(fingers[0]), grid.field(thenar), 9)
+    body = smooth_min(palm, grid.field(web), 9)
+    body = smooth_min(body, thumb, 8)
+    body = smooth_min(body, grid.field(arm), 14)
+    digits = grid.field(fingers[1])
+    for cones in fingers[2:]:
+        digits = smooth_min(digits, grid.field(cones), 1.5)
+    body = smooth_min(body, digits, 5)
+    parts = [*up, *fingers, arm, thenar, hypothenar, web, roots]
+    return body, [cone for cones in parts for cone in cones]

@@ -1,0 +1,347 @@
+r"""A rigged hand and its kinematics: pose, root and shape in; joints and skinned vertices out, in batches.
+
+A *bone* is named by the canonical joint at its proximal end (`stores/joints.py`); bone 26 is the forearm.
+Bone b has a rest joint p_b and a rest frame F_b (columns x = y × z, y distal, z dorsal). With R_b the
+rotation of bone b away from rest and S_b its stretch (the subject's proportions),
+
+    R_b = R_parent F_b Q_b F_bᵀ,        Q_b = Rx(−flexion) Rz(±abduction) Ry(±axial),
+    t_b = t_parent + R_parent S_parent (p_b − p_parent),
+    S_b = F diag(thickness, length, thickness) Fᵀ,
+    vertex v ↦ Σ_b w_b (R_b S_b (v − p_b) + t_b)                 (linear blend skinning).
+
+Flexion turns y towards the palm (−z), abduction turns it towards the thumb's side, axial turns the bone
+about itself; the signs of the last two flip on a left hand, so one pose vector is the same gesture on both.
+The root places the *hand*: rotation vector and position of the wrist. The wrist's own two degrees of freedom
+therefore move the forearm, which carries no canonical joint.
+
+Cost: one matrix product a batch, `vertices = W @ G` with W (N, 4 bones) built once; 0.03 ms a pose in batches
+of 64, 0.4 ms alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stores.joints import FINGERS, OPENXR26, PARENTS, Layout
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Axis = Literal["flexion", "abduction", "axial"]
+
+FOREARM: Final = 26
+"""Index of the forearm's bone, after the 26 canonical joints."""
+N_BONES: Final = 27
+WRIST: Final = OPENXR26.index("wrist")
+PALM: Final = OPENXR26.index("palm")
+ROOT_SIZE: Final = 6
+"""Rotation vector (rad) and position of the wrist (mm), rig frame."""
+BONE_PARENTS: Final[tuple[int, ...]] = (*PARENTS, WRIST)
+"""Parent of each of the 27 bones; −1 for the wrist, the root."""
+
+SHAPE_NAMES: Final = (
+    "size",
+    "palm_length",
+    "palm_width",
+    "palm_thickness",
+    *(f"{finger}_length" for finger in FINGERS),
+    "finger_thickness",
+    "forearm_thickness",
+)
+"""What varies between subjects: natural logarithms of scale factors, so that zeros are the mean hand."""
+SHAPE_SIZE: Final = len(SHAPE_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Dof:
+    """One degree of freedom: a rotation of the bone that starts at `joint`, with its limits."""
+
+    name: str
+    joint: int
+    axis: Axis
+    low_rad: float
+    high_rad: float
+
+
+def _dofs() -> tuple[Dof, ...]:
+    def dof(name: str, joint: str, axis: Axis, low_deg: float, high_deg: float) -> Dof:
+        return Dof(name, OPENXR26.index(joint), axis, float(np.radians(low_deg)), float(np.radians(high_deg)))
+
+    dofs = [
+        dof("wrist_flexion", "wrist", "flexion", -70, 75),
+        dof("wrist_abduction", "wrist", "abduction", -30, 20),
+        dof("thumb_cmc_flexion", "thumb_metacarpal", "flexion", -25, 35),
+        dof("thumb_cmc_abduction", "thumb_metacarpal", "abduction", -30, 30),
+        dof("thumb_cmc_axial", "thumb_metacarpal", "axial", -25, 25),
+        dof("thumb_mcp_flexion", "thumb_proximal", "flexion", -10, 60),
+        dof("thumb_ip_flexion", "thumb_distal", "flexion", -20, 85),
+    ]
+    # The ring and the little metacarpal fold a little: the palm's arch when it cups.
+    cupping = {"ring": 12.0, "little": 22.0}
+    spread = {"index": (-15, 20), "middle": (-15, 15), "ring": (-18, 15), "little": (-20, 15)}
+    for finger in FINGERS[1:]:
+        if finger in cupping:
+            dofs.append(dof(f"{finger}_cmc_flexion", f"{finger}_metacarpal", "flexion", -3, cupping[finger]))
+        dofs += [
+            dof(f"{finger}_mcp_flexion", f"{finger}_proximal", "flexion", -25, 90),
+            dof(f"{finger}_mcp_abduction", f"{finger}_proximal", "abduction", *spread[finger]),
+            dof(f"{finger}_pip_flexion", f"{finger}_intermediate", "flexion", -5, 108),
+            dof(f"{finger}_dip_flexion", f"{finger}_distal", "flexion", -8, 80),
+        ]
+    return tuple(dofs)
+
+
+DOFS: Final = _dofs()
+"""The degrees of freedom of a pose vector, in order."""
+POSE_SIZE: Final = len(DOFS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RiggedHand:
+    """A skinned mesh at rest in its own frame (wrist at the origin, y to the fingers, z out of the back)."""
+
+    name: str
+    vertices: F32
+    """(N, 3) mm."""
+    faces: NDArray[np.int32]
+    """(F, 3), wound outward."""
+    bone_index: NDArray[np.int32]
+    """(N, 4) bones that move a vertex."""
+    bone_weight: F32
+    """(N, 4) their shares, rows sum to 1."""
+    parts: NDArray[np.uint8]
+    """(F,) bone of each triangle."""
+    joints: F32
+    """(26, 3) mm, the canonical joints."""
+    frames: F32
+    """(26, 3, 3) rotations whose columns are x, y (distal), z (dorsal) of each joint."""
+    dof: tuple[Dof, ...] = DOFS
+    side: Literal["right", "left"] = "right"
+    bones: tuple[int, ...] = field(init=False, repr=False)
+    """Bones that move any vertex."""
+    blend: F32 = field(init=False, repr=False)
+    """(N, 4 bones): weight × (x, y, z, 1), the constant factor of skinning."""
+
+    def __post_init__(self) -> None:
+        dense = np.zeros((len(self.vertices), N_BONES), np.float32)
+        np.add.at(dense, (np.arange(len(dense))[:, None], self.bone_index), self.bone_weight)
+        bones = np.flatnonzero(dense.any(axis=0))
+        homogeneous = np.concatenate([self.vertices, np.ones((len(dense), 1), np.float32)], axis=1)
+        blend = dense[:, bones, None] * homogeneous[:, None, :]
+        object.__setattr__(self, "bones", tuple(int(b) for b in bones))
+        object.__setattr__(self, "blend", np.ascontiguousarray(blend.reshape(len(dense), -1), np.float32))
+
+    @property
+    def limits_rad(self) -> F64:
+        """(25, 2) float64: lowest and highest angle of each degree of freedom."""
+        return np.array([(d.low_rad, d.high_rad) for d in self.dof])
+
+
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """Vertices (B, N, 3) and canonical joints (B, 26, 3), float32 mm in the rig's frame."""
+
+    vertices: F32
+    joints: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Kinematics:
+    """Where the bones are, float64; what skinning and the fitter's Jacobian are made from."""
+
+    rotation: F64
+    """(B, 27, 3, 3) of each bone away from rest."""
+    stretch: F64
+    """(B, 27, 3, 3) S_b, in rest axes."""
+    position: F64
+    """(B, 27, 3) mm of each bone's proximal joint; row 26, the forearm's, is the wrist again."""
+    axes: F64
+    """(B, 25, 3) unit axes of the degrees of freedom in the rig's frame."""
+
+
+# Scales of a bone's own x, y, z as sums of log shape parameters; see `_shape_map`.
+_PALM_BONES: Final = (
+    *(i for i, n in enumerate(OPENXR26) if n.endswith("metacarpal") and not n.startswith("thumb")),
+    PALM,
+    WRIST,
+)
+
+
+def _shape_map() -> F64:
+    """(27, 3, SHAPE_SIZE): log of the stretch along a bone's x, y, z is `map @ shape`."""
+    out = np.zeros((N_BONES, 3, SHAPE_SIZE))
+    out[:, :, SHAPE_NAMES.index("size")] = 1.0
+    across = np.array([1.0, 0.0, 1.0])
+    for bone in range(N_BONES):
+        if bone == FOREARM:
+            out[bone, :, SHAPE_NAMES.index("forearm_thickness")] = across
+        elif bone in _PALM_BONES:
+            for axis, name in enumerate(("palm_width", "palm_length", "palm_thickness")):
+                out[bone, axis, SHAPE_NAMES.index(name)] = 1.0
+        else:
+            finger = OPENXR26[bone].split("_")[0]
+            out[bone, 1, SHAPE_NAMES.index(f"{finger}_length")] = 1.0
+            out[bone, :, SHAPE_NAMES.index("finger_thickness")] = across
+    return out
+
+
+SHAPE_MAP: Final = _shape_map()
+
+
+def stretch_frames(hand: RiggedHand) -> F64:
+    """(27, 3, 3) axes along which each bone is stretched: the palm as one block, every other bone its own."""
+    frames = np.concatenate([hand.frames, hand.frames[WRIST : WRIST + 1]]).astype(np.float64)
+    frames[list(_PALM_BONES)] = frames[WRIST]
+    return frames
+
+
+def rotation_matrix(vector: NDArray[Any]) -> F64:
+    """Rotation vectors (..., 3) rad to matrices (..., 3, 3), Rodrigues' formula."""
+    v = np.asarray(vector, np.float64)
+    angle = np.linalg.norm(v, axis=-1)[..., None, None]
+    x, y, z = v[..., 0], v[..., 1], v[..., 2]
+    zero = np.zeros_like(x)
+    k = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*v.shape[:-1], 3, 3)
+    # np.sinc(t) = sin(πt)/(πt) is smooth through zero, so no branch is needed there.
+    a = np.sinc(angle / np.pi)
+    b = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    out: F64 = np.eye(3) + a * k + b * (k @ k)
+    return out
+
+
+def rotation_vector(matrix: NDArray[Any]) -> F64:
+    """Matrices (..., 3, 3) to rotation vectors (..., 3) rad, through the larger part of the quaternion."""
+    m = np.asarray(matrix, np.float64)
+    # The 4 × 4 matrix whose every row is the quaternion (x, y, z, w) times one of its parts: the longest.
+    q = np.empty((*m.shape[:-2], 4, 4))
+    diagonal = m[..., (0, 1, 2), (0, 1, 2)]
+    trace = diagonal.sum(-1)
+    for i in range(3):
+        for j in range(3):
+            q[..., i, j] = 1 - trace + 2 * diagonal[..., i] if i == j else m[..., i, j] + m[..., j, i]
+        j, k = (i + 1) % 3, (i + 2) % 3
+        q[..., i, 3] = q[..., 3, i] = m[..., k, j] - m[..., j, k]
+    q[..., 3, 3] = 1 + trace
+    best = np.argmax(q[..., (0, 1, 2, 3), (0, 1, 2, 3)], axis=-1)
+    row = np.take_along_axis(q, best[..., None, None], axis=-2)[..., 0, :]
+    row /= np.linalg.norm(row, axis=-1, keepdims=True)
+    row = np.where(row[..., 3:] < 0, -row, row)
+    sine = np.linalg.norm(row[..., :3], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, row[..., 3:])
+    out: F64 = row[..., :3] * np.where(sine > 1e-12, angle / np.maximum(sine, 1e-12), 2.0)
+    return out
+
+
+def _levels() -> tuple[NDArray[np.intp], ...]:
+    """The bones below the wrist by distance from it: each level needs only the one before."""
+    depth = [0] * N_BONES
+    for bone in (*range(WRIST + 1, 26), PALM, FOREARM):
+        depth[bone] = depth[BONE_PARENTS[bone]] + 1
+    return tuple(np.flatnonzero(np.array(depth) == level) for level in range(1, max(depth) + 1))
+
+
+_LEVELS: Final = _levels()
+_PARENT_OF: Final = np.array(BONE_PARENTS)
+
+
+def kinematics(hand: RiggedHand, pose: NDArray[Any], root: NDArray[Any], shape: NDArray[Any]) -> Kinematics:
+    """The bones' transforms for poses (B, 25) rad, roots (B, 6) and shapes (B, SHAPE_SIZE)."""
+    batch = len(pose)
+    assert pose.shape == (batch, POSE_SIZE), pose.shape
+    assert root.shape == (batch, ROOT_SIZE), root.shape
+    assert shape.shape == (batch, SHAPE_SIZE), shape.shape
+    own = np.concatenate([hand.frames, hand.frames[WRIST : WRIST + 1]]).astype(np.float64)
+    local, axes = _joint_rotations(hand, np.asarray(pose, np.float64))
+    turned = own @ local @ own.transpose(0, 2, 1)
+    blocks = stretch_frames(hand)
+    scale = np.exp(np.einsum("bs,jks->bjk", np.asarray(shape, np.float64), SHAPE_MAP))
+    stretch = (blocks * scale[:, :, None, :]) @ blocks.transpose(0, 2, 1)
+
+    rotation = np.empty((batch, N_BONES, 3, 3))
+    position = np.empty((batch, N_BONES, 3))
+    rest = np.concatenate([hand.joints, hand.joints[WRIST : WRIST + 1]]).astype(np.float64)
+    rotation[:, WRIST] = rotation_matrix(root[:, :3])
+    position[:, WRIST] = root[:, 3:]
+    for bones in _LEVELS:
+        parents = _PARENT_OF[bones]
+        above = rotation[:, parents]
+        rotation[:, bones] = above @ turned[:, bones]
+        arm = stretch[:, parents] @ (rest[bones] - rest[parents])[:, :, None]
+        position[:, bones] = position[:, parents] + (above @ arm)[..., 0]
+    # A joint's axes are carried by its parent, the wrist's by the hand itself.
+    carrier = np.array([WRIST if d.joint == WRIST else _PARENT_OF[d.joint] for d in hand.dof])
+    joints = np.array([d.joint for d in hand.dof])
+    world = (rotation[:, carrier] @ (own[joints] @ axes[..., None]))[..., 0]
+    return Kinematics(rotation, stretch, position, world)
+
+
+def _joint_rotations(hand: RiggedHand, pose: F64) -> tuple[F64, F64]:
+    """Q_b (B, 27, 3, 3) in the bones' own frames, and the axis (B, 25, 3) of each angle there."""
+    batch = len(pose)
+    sign = 1.0 if hand.side == "right" else -1.0
+    angle = np.zeros((3, batch, N_BONES))
+    row = {"flexion": 0, "abduction": 1, "axial": 2}
+    kind = np.array([row[d.axis] for d in hand.dof])
+    joint = np.array([d.joint for d in hand.dof])
+    angle[kind, :, joint] = pose.T
+    angle[1:] *= sign
+    (cf, ca, cr), (sf, sa, sr) = np.cos(angle), np.sin(angle)
+    # Rx(−f) Rz(a) Ry(r), written out.
+    q = np.empty((batch, N_BONES, 3, 3))
+    q[..., 0, 0], q[..., 0, 1], q[..., 0, 2] = ca * cr, -sa, ca * sr
+    q[..., 1, 0], q[..., 1, 1], q[..., 1, 2] = cf * sa * cr - sf * sr, cf * ca, cf * sa * sr + sf * cr
+    q[..., 2, 0], q[..., 2, 1], q[..., 2, 2] = -sf * sa * cr - cf * sr, -sf * ca, -sf * sa * sr + cf * cr
+    # The wrist bends, but the hand is the root: the forearm turns the other way.
+    q[:, FOREARM] = q[:, WRIST].transpose(0, 2, 1)
+    q[:, WRIST] = np.eye(3)
+    axes = np.zeros((batch, POSE_SIZE, 3))
+    c, s = cf[:, joint], sf[:, joint]
+    axes[..., 0] = np.where(kind == 0, -1.0, np.where(kind == 2, -sign * sa[:, joint], 0.0))
+    axes[..., 1] = np.where(kind == 1, sign * s, np.where(kind == 2, sign * c * ca[:, joint], 0.0))
+    axes[..., 2] = np.where(kind == 1, sign * c, np.where(kind == 2, -sign * s * ca[:, joint], 0.0))
+    return q, axes
+
+
+def pose_hand(hand: RiggedHand, pose: NDArray[Any], root: NDArray[Any], shape: NDArray[Any]) -> Posed:
+    """Joints and skinned mesh for poses (B, 25) rad, roots (B, 6) and shapes (B, SHAPE_SIZE), rig frame."""
+    state = kinematics(hand, pose, root, shape)
+    return Posed(skin(hand, state), state.position[:, :26].astype(np.float32))
+
+
+def skin(hand: RiggedHand, state: Kinematics) -> F32:
+    """(B, N, 3) float32 mm: the mesh under the bones of `state`, linear blend skinning."""
+    bones = list(hand.bones)
+    batch = len(state.rotation)
+    rest = np.concatenate([hand.joints, hand.joints[WRIST : WRIST + 1]]).astype(np.float64)
+    linear = state.rotation[:, bones] @ state.stretch[:, bones]
+    shift = state.position[:, bones] - (linear @ rest[bones][:, :, None])[..., 0]
+    g = np.empty((batch, 3, len(bones), 4), np.float32)
+    g[..., :3] = linear.transpose(0, 2, 1, 3)
+    g[..., 3] = shift.transpose(0, 2, 1)
+    flat = g.reshape(batch * 3, -1) @ hand.blend.T
+    return np.ascontiguousarray(flat.reshape(batch, 3, -1).transpose(0, 2, 1))
+
+
+def mirror(hand: RiggedHand) -> RiggedHand:
+    """The same hand of the other side: x of the rest frame negated, winding kept outward."""
+    flip = np.array([-1, 1, 1], np.float32)
+    name, side = hand.name, hand.side
+    return replace(
+        hand,
+        name=name.removesuffix("-mirrored") if name.endswith("-mirrored") else f"{name}-mirrored",
+        vertices=hand.vertices * flip,
+        faces=np.ascontiguousarray(hand.faces[:, ::-1]),
+        joints=hand.joints * flip,
+        # Both sides of the frame flip, so that it stays a rotation with y distal and z dorsal.
+        frames=hand.frames * flip[:, None] * flip,
+        side="left" if side == "right" else "right",
+    )
+
+
+def landmarks(layout: Layout, joints26: NDArray[Any]) -> F64:
+    """The points (..., J, 3) of a layout nearest to canonical joints (..., 26, 3), mm."""
+    out: F64 = layout.matrix() @ np.asarray(joints26, np.float64)
+    return out
