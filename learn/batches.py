@@ -166,24 +166,24 @@ def convert_layout(joints: NDArray[np.float32], source: Layout, target: Layout) 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How each crop of a batch is moved and turned; a real frame and its twin share one."""
+    """Where each crop of a batch is centred and how it is turned; a real frame and its twin share one."""
 
     roll_rad: Tensor
     """(B,)."""
-    shift: Tensor
-    """(B, 3) standard normal: the offset in units of the crop's own `offset_mm`."""
+    center_mm: Tensor
+    """(B, 3) in the camera, before the roll."""
 
 
-def draw_geometry(key: int, index: Tensor, *, rotation_deg: float) -> Geometry:
-    """The geometry of the samples with these running numbers (B,)."""
+def draw_geometry(bank: Bank, crop: Tensor, key: int, index: Tensor, *, rotation_deg: float) -> Geometry:
+    """Roll and moved centre of the crops (B,) as samples with these running numbers (B,)."""
     roll = (2 * uniform(key, index, 1)[:, 0] - 1) * float(np.deg2rad(rotation_deg))
-    return Geometry(roll, normal(key ^ 1, index, 3))
+    shift = normal(key ^ 1, index, 3) * bank.offset_mm[crop, None]
+    return Geometry(roll, bank.center_mm[crop] + shift)
 
 
-def still(crop: Tensor) -> Geometry:
-    """No roll, no offset: the geometry of targets and of inference."""
-    zero = torch.zeros(len(crop), 3, device=crop.device)
-    return Geometry(zero[:, 0], zero)
+def still(bank: Bank, crop: Tensor) -> Geometry:
+    """No roll, the stored centre: the geometry of targets and of inference."""
+    return Geometry(torch.zeros(len(crop), device=crop.device), bank.center_mm[crop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ def cut(
     generator: torch.Generator | None = None,
 ) -> Images:
     """Inputs of the crops (B,), moved, rolled and with white noise on the depth that there is."""
-    center = bank.center_mm[crop] + geometry.shift * bank.offset_mm[crop, None]
+    center = geometry.center_mm
     z = center[:, 2].clamp(min=1.0)
     fx, fy, cx, cy = bank.k[crop].unbind(1)
     scale = cube_mm / (input_px * z)
@@ -253,7 +253,7 @@ def label(
     joints = bank.joints_camera(crop)
     center = images.center_mm[:, None]
     if parity:
-        middle = _roll(center, -geometry.roll_rad)
+        middle = geometry.center_mm[:, None]
         ray = _roll(_rays(joints) - _rays(middle), geometry.roll_rad) + _rays(middle)
         relative = torch.cat([ray * joints[..., 2:], joints[..., 2:]], dim=-1) - middle
     else:

@@ -244,7 +244,7 @@ def _check_agreement(
                     "View prediction needs frames seen by at least two cameras",
                     where=str(recording.path),
                     why="the recording has one view",
-                    fix="take an arm without it: --arm +distribution-matching, real+synthetic or synthetic-only",
+                    fix="take an arm without it, such as --arm +distribution-matching",
                 )
 
 
@@ -343,7 +343,7 @@ class Validation:
         """Mean Euclidean joint error in mm over known joints, then crops, at the stored centres."""
         errors = []
         for crop in self.crops.split(batch):
-            geometry = still(crop)
+            geometry = still(self.bank, crop)
             images = cut(self.bank, crop, geometry, input_px=self.input_px, cube_mm=self.cube_mm)
             truth = label(self.bank, crop, geometry, images, cube_mm=self.cube_mm)
             distance = (net(images.image) - truth.joints * (self.cube_mm / 2)).norm(dim=-1) * truth.known

@@ -35,7 +35,7 @@ class PoseModel:
     input_px: int
     """Side P of the input crop."""
     cube_mm: float
-    """Side of the cube the crop shows; depth is (d - centre z) / (cube / 2) in it, +1 where there is no hand."""
+    """Side of the cube the crop shows; its depth is (d - centre z) / (cube / 2), +1 where no hand is."""
     net: nn.Module
     """The inference path in eval mode: crops (B, 1, P, P) to joints (B, J, 3), mm relative to the centre."""
     nets: nn.Module
@@ -45,7 +45,7 @@ class PoseModel:
 
     @torch.no_grad()
     def predict_mm(self, crops: Tensor, *, batch: int = 256) -> Tensor:
-        """Joints (B, J, 3) mm, relative to the crop's centre in its camera, of normalised crops (B, 1, P, P)."""
+        """Joints (B, J, 3), mm about the crop's centre in its camera, of normalised crops (B, 1, P, P)."""
         device = next(self.net.parameters()).device
         parts = [self.net(part.to(device)).cpu() for part in crops.split(batch)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.layout), 3)

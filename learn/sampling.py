@@ -80,7 +80,7 @@ def noise_generator(key: int, step: int, device: torch.device) -> torch.Generato
 class Shuffle:
     """An endless sequence over 0 ... count - 1 that gives each number exactly once an epoch.
 
-    The permutation of each epoch is a function of the key and the epoch; what is kept between calls only saves
+    The permutation of an epoch is a function of the key and the epoch; what is kept between calls only saves
     sorting again.
     """
 

@@ -1,0 +1,277 @@
+"""MURAUER (Poier et al., WACV 2019): synthetic and unlabelled real depth to a pose, in one latent space.
+
+Features of real images are mapped into the space of synthetic ones, z = relu(m(f(x))) against relu(f(x)), and
+what is known about labelled, paired and unlabelled images is asked of z (equations of the paper):
+
+    l_p  (5)   squared error of the pose           synthetic and labelled real images
+    l_c  (8)   squared distance of z               labelled real images and their twins, twin side detached
+    l_g  (10)  absolute error of another view      pairs of views, real and synthetic, no label needed
+    l_m  (13)  1/2 (h(z_real) - 0)^2               real images, gradient stops at f: trains m alone
+    l_h  (12)  1/2 (h(z_real) - 1)^2 + 1/2 h(z_syn)^2   trains h alone, z detached
+
+    l = l_p + 0.2 l_c + 1e-4 l_g + 1e-5 l_m  (1), with sums over the elements of a sample.
+
+Here every term is a mean, so that a learning rate means the same at every size; the weight of a mean over n
+elements is that of the sum times n / 3J (`mean_weights`). f and p are first trained on synthetic images,
+then everything jointly. A step: one forward pass of all sub-batches, a step of h on detached z, l_m with the
+updated h, one backward pass of the sum, a step of f, m, p, g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ..stores.errors import HandloomError
+from ..stores.joints import layout_named
+from .batches import Labelled
+from .data import TrainingData
+from .murauer_batches import REAL, Batches
+from .murauer_losses import (
+    correspondence_loss,
+    discriminator_loss,
+    learning_rate_factor,
+    matching_loss,
+    mean_weights,
+    pose_loss,
+    view_loss,
+)
+from .murauer_nets import Architecture, Groups, MurauerNets, PoseNet, Volume
+from .murauer_recipe import ARMS, MurauerConfig, after_pretraining, preset
+from .sampling import key_of
+from .updates import FiniteGuard, adam
+
+__all__ = ["Learner", "MurauerConfig", "after_pretraining", "build_nets", "pose_net", "preset"]
+
+
+class Learner:
+    """MURAUER in training (`train.Learner`)."""
+
+    def __init__(self, config: MurauerConfig, data: TrainingData) -> None:
+        self.config, self.data, self.arm = config, data, ARMS[config.arm]
+        self.guard = FiniteGuard(data.device)
+        self.volume = Volume.of(data.synth, data.real)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key_of(config.seed, "weights") >> 1)
+            self.nets = build_nets(self.describe()).to(data.device)
+        self.weights = mean_weights(
+            config.weights,
+            joints=len(data.layout),
+            feature_width=config.architecture.feature_width,
+            input_px=config.input_px,
+        )
+        self.half = 0.5 if config.parity == "paper" else 1.0
+        self.batches = Batches(config, data, self.volume)
+        sizes = self.batches.sizes
+        self.pretraining_groups = self._groups({"synth": config.batch})
+        self.groups = self._groups(sizes)
+        self.view_groups = self._groups({n: sizes[n] for n in ("view_real", "view_synth") if n in sizes})
+        nets, decay = self.nets, config.weight_decay
+        self.pretraining = adam([*nets.features.parameters(), *nets.pose.parameters()], weight_decay=decay)
+        joint = (nets.features, nets.mapping, nets.pose, nets.view)
+        self.main = adam([p for net in joint for p in net.parameters()], weight_decay=decay)
+        self.critic = adam(nets.discriminator.parameters(), weight_decay=decay)
+
+    @property
+    def total_steps(self) -> int:
+        """Pre-training and joint training."""
+        return self.config.pretrain_steps + self.config.joint_steps
+
+    def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
+        """One step of whichever stage `index` falls in."""
+        if index < self.config.pretrain_steps:
+            return self._pretrain_step(index, log=log)
+        return self._joint_step(index - self.config.pretrain_steps, log=log)
+
+    # --- stage 1: f and p on synthetic images ---
+
+    def _pretrain_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
+        synth = self.batches.pretraining(step)
+        predicted = self.nets.pose(self.nets.features(synth.images.image, self.pretraining_groups))
+        loss = pose_loss(predicted, synth.joints, synth.known)
+        self.guard.check(step, {"pose loss": loss})
+        self.pretraining.zero_grad(set_to_none=True)
+        loss.backward()
+        epoch, rate = self._schedule(step, self.config.pretrain_steps, self.config.pretrain_epochs)
+        self.guard.update(self.pretraining, rate, step, name="f and p")
+        terms: dict[str, Tensor | float] = {"loss/pose": loss.detach(), "epoch": epoch, "lr": rate}
+        return terms | ({"train/mean_mm": self._error_mm(predicted, [synth])} if log else {})
+
+    # --- stage 2: everything ---
+
+    def _joint_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
+        nets, batch = self.nets, self.batches.joint(step)
+        features = nets.features(torch.cat(list(batch.images.values())), self.groups)
+        z = self._latents(dict(zip(batch.images, features.split(self.groups.sizes), strict=True)))
+        terms: dict[str, Tensor] = {}
+
+        supervised = list(batch.labelled.values())
+        predicted = None
+        if supervised:
+            predicted = nets.pose(torch.cat([z[name] for name in batch.labelled]))
+            truth = torch.cat([part.joints for part in supervised])
+            known = torch.cat([part.known for part in supervised])
+            terms["pose"] = pose_loss(predicted, truth, known)
+        if batch.paired is not None:
+            terms["correspondence"] = correspondence_loss(z["labelled"], z["twins"], batch.paired)
+        if batch.views is not None:
+            target, condition = batch.views
+            seen = torch.cat([z["view_real"], z["view_synth"]])
+            if self.config.parity == "released":
+                seen = nets.pose.hidden(seen)
+            terms["view"] = view_loss(nets.view(seen, condition, self.view_groups), target)
+        epoch, rate = self._schedule(step, self.config.joint_steps, self.config.joint_epochs)
+        logged: dict[str, Tensor | float] = {}
+        if self.arm.match:
+            logged["loss/discriminator"] = self._train_discriminator(step, rate, z, terms)
+            # The updated h judges, but its weights are constants here: l_m trains m alone.
+            frozen = {name: p.detach() for name, p in nets.discriminator.named_parameters()}
+            score = functional_call(nets.discriminator, frozen, (z["match_real"],))
+            terms["matching"] = matching_loss(score, half=self.half)
+        self.guard.check(step, {f"{name} loss": term for name, term in terms.items()})
+        weighted = {name: self.weights[name] * term for name, term in terms.items()}
+        if log:
+            logged |= self._mapping_gradients(weighted)
+            if predicted is not None:
+                logged["train/mean_mm"] = self._error_mm(predicted, supervised)
+        self.main.zero_grad(set_to_none=True)
+        torch.stack(list(weighted.values())).sum().backward()
+        self.guard.update(self.main, rate, step, name="f, m, p and g")
+        logged |= {f"loss/{name}": term.detach() for name, term in terms.items()}
+        return logged | {"epoch": epoch, "lr": rate}
+
+    def _latents(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The latents z of every sub-batch; the gradient of 'match_real' stops at f."""
+        stopped = {n: f.detach() if n == "match_real" else f for n, f in features.items()}
+        real = [name for name in stopped if name in REAL]
+        z = {n: self.nets.latent(f, real=False) for n, f in stopped.items() if n not in REAL}
+        if real:
+            mapped = self.nets.latent(torch.cat([stopped[name] for name in real]), real=True)
+            z |= dict(zip(real, mapped.split([len(stopped[name]) for name in real]), strict=True))
+        return z
+
+    def _train_discriminator(
+        self, step: int, rate: float, z: Mapping[str, Tensor], others: Mapping[str, Tensor]
+    ) -> Tensor:
+        """A step of h on detached latents; nothing is updated when any term of the step is not finite."""
+        real, synth = z["match_real"].detach(), z["match_synth"].detach()
+        scores = self.nets.discriminator(torch.cat([real, synth]))
+        loss = discriminator_loss(scores[: len(real)], scores[len(real) :], half=self.half)
+        self.guard.check(step, {f"{n} loss": t for n, t in others.items()} | {"discriminator loss": loss})
+        self.critic.zero_grad(set_to_none=True)
+        loss.backward()
+        self.guard.update(self.critic, rate, step, name="h")
+        return loss.detach()
+
+    def _mapping_gradients(self, weighted: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
+        """Norm of the gradient of each weighted term on m."""
+        parameters = list(self.nets.mapping.parameters())
+        norms: dict[str, Tensor | float] = {}
+        for name, term in weighted.items():
+            parts = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            present = [part for part in parts if part is not None]
+            norms[f"grad_m/{name}"] = torch.stack(torch._foreach_norm(present)).norm() if present else 0.0
+        return norms
+
+    def _error_mm(self, predicted: Tensor, supervised: Sequence[Labelled]) -> Tensor:
+        """Mean joint error of this step's augmented training images."""
+        truth = torch.cat([part.joints for part in supervised])
+        known = torch.cat([part.known for part in supervised])
+        distance = (predicted.detach() - truth).norm(dim=-1) * known * (self.config.cube_mm / 2)
+        return distance.sum() / known.sum().clamp(min=1)
+
+    def _schedule(self, step: int, steps: int, epochs: int) -> tuple[float, float]:
+        """Epoch of a step and its learning rate; the epochs are spread over the steps of the stage."""
+        epoch = step * epochs // steps
+        return float(epoch), self.config.learning_rate * learning_rate_factor(epoch, self.config.decay)
+
+    def _groups(self, sizes: Mapping[str, int]) -> Groups:
+        return Groups.of(
+            list(sizes.values()),
+            [name in REAL for name in sizes],
+            domains=2 if self.config.batch_norm == "domain" else 1,
+            device=self.data.device,
+        )
+
+    # --- what a run keeps ---
+
+    def pose_net(self) -> PoseNet:
+        """The inference path over the weights in training."""
+        return pose_net(self.nets, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which `build_nets` and `pose_net` make the networks again."""
+        config, data = self.config, self.data
+        return {
+            "method": "murauer",
+            "preset": config.preset,
+            "arm": config.arm,
+            "layout": data.layout.name,
+            "hand": data.hand,
+            "input_px": config.input_px,
+            "cube_mm": config.cube_mm,
+            "architecture": config.architecture.model_dump(mode="json"),
+            "condition": 15 if config.view_pair is None else 3,
+            "domains": 2 if config.batch_norm == "domain" else 1,
+            "released": config.parity == "released",
+            "identity_mapping": config.mapping_start == "identity",
+            "mapped": self._maps(),
+            "volume": {"middle_mm": list(self.volume.middle_mm), "half_mm": list(self.volume.half_mm)},
+            "n_labels": data.n_labels,
+            "config": config.model_dump(mode="json"),
+            "torch": torch.__version__,
+        }
+
+    def _maps(self) -> bool:
+        """Whether any term trains m; if none does, inference goes past it."""
+        if not self.config.joint_steps:
+            return False
+        return self.data.n_labels > 0 or self.arm.view or self.arm.match
+
+    def start_from(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take f and p from a synthetic-only (or any other) run of the same architecture and layout."""
+        theirs, ours = checkpoint["description"], self.describe()
+        for name in ("method", "layout", "input_px", "cube_mm", "architecture", "hand"):
+            if theirs.get(name) != ours[name]:
+                raise HandloomError(
+                    f"The run to start from differs in {name}",
+                    where="--init",
+                    why=f"{theirs.get(name)} there, {ours[name]} here",
+                    fix="pre-train with the same preset, layout and options",
+                )
+        own = self.nets.state_dict()
+        with torch.no_grad():
+            for name, value in checkpoint["weights"].items():
+                if name.startswith(("features.", "pose.")):
+                    own[name].copy_(value.to(own[name].device).expand_as(own[name]))
+
+    def training_state(self) -> dict[str, Any]:
+        """The three optimisers; draws, noise and schedule follow from the step."""
+        return {name: getattr(self, name).state_dict() for name in ("pretraining", "main", "critic")}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `training_state`."""
+        for name in ("pretraining", "main", "critic"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def build_nets(description: Mapping[str, Any]) -> MurauerNets:
+    """The five networks of a described model, with fresh weights from PyTorch's generator."""
+    return MurauerNets(
+        Architecture.model_validate(description["architecture"]),
+        input_px=description["input_px"],
+        joints=len(layout_named(description["layout"])),
+        condition=description["condition"],
+        domains=description["domains"],
+        released=description["released"],
+        identity_mapping=description["identity_mapping"],
+    )
+
+
+def pose_net(nets: MurauerNets, description: Mapping[str, Any]) -> PoseNet:
+    """The inference path of described networks, over their weights."""
+    return PoseNet(nets, cube_mm=description["cube_mm"], mapped=description["mapped"])

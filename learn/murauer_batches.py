@@ -1,0 +1,272 @@
+"""The sub-batches of MURAUER's two stages: drawn, cut, augmented.
+
+A joint step draws four equal sub-batches (appendix A.1): labelled real images with their synthetic twins,
+synthetic images, pairs of views of both domains, and images of both domains for distribution matching. That
+is seven groups of images, fewer in arms that lack a part. What has no data is left out, so that n = 0 labels
+cost nothing and add nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from ..stores.errors import HandloomError
+from .batches import Bank, Geometry, Images, Labelled, cut, draw_geometry, label, still
+from .data import TrainingData
+from .murauer_nets import Volume, camera_change, view_condition
+from .murauer_recipe import ARMS, MurauerConfig
+from .sampling import Shuffle, key_of, noise_generator, normal
+
+REAL: Final = frozenset({"labelled", "view_real", "match_real"})
+"""Sub-batches of real images: they pass m."""
+ORDER: Final = ("labelled", "twins", "synth", "view_real", "view_synth", "match_real", "match_synth")
+"""Sub-batches in the order of the concatenated batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One endless, shuffled source of the crops of a sub-batch."""
+
+    bank: Bank
+    items: Tensor
+    """(M, 1) crops, or (M, 2) pairs of them (input, target)."""
+    shuffle: Shuffle
+    key: int
+    size: int
+    rotation_deg: float
+
+    def draw(self, step: int) -> Draw:
+        """The samples of a step."""
+        place = self.shuffle.draw(step, self.size)
+        items = self.items[place]
+        index = self.index(step)
+        geometry = draw_geometry(self.bank, items[:, 0], self.key, index, rotation_deg=self.rotation_deg)
+        return Draw(place, items, geometry)
+
+    def index(self, step: int) -> Tensor:
+        """(B,) running numbers of a step's samples over the whole training."""
+        return torch.arange(step * self.size, (step + 1) * self.size, device=self.bank.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which samples, and how they are moved and turned."""
+
+    place: Tensor
+    """(B,) places in the stream's items."""
+    items: Tensor
+    """(B, 1 or 2)."""
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class JointBatch:
+    """The images of one joint step by sub-batch, and what is known of them."""
+
+    images: Mapping[str, Tensor]
+    """(B, 1, P, P) of each sub-batch in use, in `ORDER`."""
+    labelled: Mapping[str, Labelled]
+    """Of 'labelled', 'twins' and 'synth', where in use."""
+    paired: Tensor | None
+    """(B,) bool: which of 'labelled' have their own twin at the same place of 'twins'."""
+    views: tuple[Tensor, Tensor] | None
+    """Targets (2 B, 1, P, P) and conditioning (2 B, C) of 'view_real', then 'view_synth'."""
+
+
+class StreamMaker(Protocol):
+    """Makes a stream, or None where there is no recording to draw from."""
+
+    def __call__(
+        self, name: str, bank: Bank | None, items: Tensor | None, size: int, *, turns: bool = True
+    ) -> Stream | None:
+        """A stream of `size` images a step over the items; `turns` says whether they are rotated."""
+
+
+class Batches:
+    """Batches as a function of the step, for one run's configuration and data."""
+
+    def __init__(self, config: MurauerConfig, data: TrainingData, volume: Volume) -> None:
+        self._config, self._data, self._volume = config, data, volume
+        self._pretraining = self._stream("pretraining", data.synth, _singles(data.synth), config.batch)
+        self.streams = _joint_streams(config, data, self._stream) if config.joint_steps else {}
+        self._twin_crop, self._paired = _twin_crops(data, self.streams.get("labelled"))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images of each joint sub-batch, in `ORDER`."""
+        sizes = {name: stream.size for name, stream in self.streams.items()}
+        if self._twin_crop is not None:
+            sizes["twins"] = sizes["labelled"]
+        return {name: sizes[name] for name in ORDER if name in sizes}
+
+    def pretraining(self, step: int) -> Labelled:
+        """Synthetic images of any view."""
+        stream = self._pretraining
+        assert stream is not None
+        draw, noise = stream.draw(step), noise_generator(stream.key, step, self._data.device)
+        images = self._cut(stream.bank, draw.items[:, 0], draw.geometry, noise)
+        return self._label(stream.bank, draw.items[:, 0], draw.geometry, images)
+
+    def joint(self, step: int) -> JointBatch:
+        """All sub-batches of a joint step; each recording's images are cut in one pass."""
+        noise = noise_generator(key_of(self._config.seed, "joint"), step, self._data.device)
+        draws = {name: stream.draw(step) for name, stream in self.streams.items()}
+        images: dict[str, Images] = {}
+        for bank in (self._data.real, self._data.synth):
+            here = {name: draw for name, draw in draws.items() if self.streams[name].bank is bank}
+            if bank is not None and here:
+                images |= self._cut_all(bank, here, noise)
+        labelled = {
+            name: self._label(
+                self.streams[name].bank, draws[name].items[:, 0], draws[name].geometry, images[name]
+            )
+            for name in ("labelled", "synth")
+            if name in draws
+        }
+        paired = None
+        if self._twin_crop is not None:
+            labelled["twins"], paired = self._twins(draws["labelled"], noise)
+            images["twins"] = labelled["twins"].images
+        return JointBatch(
+            images={name: images[name].image for name in ORDER if name in images},
+            labelled={name: labelled[name] for name in ORDER if name in labelled},
+            paired=paired,
+            views=self._views(step, draws, images) if ARMS[self._config.arm].view else None,
+        )
+
+    def _twins(self, draw: Draw, noise: torch.Generator) -> tuple[Labelled, Tensor]:
+        """The twins of labelled images, under the same roll and about the same point of space.
+
+        The real crop's centre may be located, the twin's own is true: cut about its own, it would show the
+        pose at another place than the real image does.
+        """
+        twins = self._data.twins
+        assert twins is not None
+        assert self._twin_crop is not None
+        crop, paired = self._twin_crop[draw.place], self._paired[draw.place]
+        center = torch.where(paired[:, None], draw.geometry.center_mm, twins.center_mm[crop])
+        geometry = Geometry(draw.geometry.roll_rad, center)
+        return self._label(twins, crop, geometry, self._cut(twins, crop, geometry, noise)), paired
+
+    def _views(
+        self, step: int, draws: Mapping[str, Draw], images: Mapping[str, Images]
+    ) -> tuple[Tensor, Tensor]:
+        """Targets, cut about their own centres and without noise, and the decoder's conditioning."""
+        targets, conditions = [], []
+        for name in ("view_real", "view_synth"):
+            stream = self.streams[name]
+            source, target = draws[name].items.unbind(1)
+            targets.append(self._cut(stream.bank, target, still(stream.bank, target), None).image)
+            jitter = normal(stream.key ^ 2, stream.index(step), 3) * self._config.view_center_noise_mm
+            fixed = self._config.view_pair is not None
+            between = None if fixed else camera_change(stream.bank, source, target)
+            conditions.append(view_condition(images[name].center_mm + jitter, self._volume, between))
+        return torch.cat(targets), torch.cat(conditions)
+
+    def _cut_all(self, bank: Bank, draws: Mapping[str, Draw], noise: torch.Generator) -> dict[str, Images]:
+        rolls = torch.cat([draw.geometry.roll_rad for draw in draws.values()])
+        centers = torch.cat([draw.geometry.center_mm for draw in draws.values()])
+        crops = torch.cat([draw.items[:, 0] for draw in draws.values()])
+        whole = self._cut(bank, crops, Geometry(rolls, centers), noise)
+        sizes = [len(draw.items) for draw in draws.values()]
+        parts = zip(whole.image.split(sizes), whole.center_mm.split(sizes), strict=True)
+        return {name: Images(*part) for name, part in zip(draws, parts, strict=True)}
+
+    def _cut(self, bank: Bank, crop: Tensor, geometry: Geometry, noise: torch.Generator | None) -> Images:
+        return cut(
+            bank,
+            crop,
+            geometry,
+            input_px=self._config.input_px,
+            cube_mm=self._config.cube_mm,
+            noise_mm=self._config.noise_mm if noise is not None else 0.0,
+            generator=noise,
+        )
+
+    def _label(self, bank: Bank, crop: Tensor, geometry: Geometry, images: Images) -> Labelled:
+        released = self._config.parity == "released"
+        return label(bank, crop, geometry, images, cube_mm=self._config.cube_mm, parity=released)
+
+    def _stream(
+        self, name: str, bank: Bank | None, items: Tensor | None, size: int, *, turns: bool = True
+    ) -> Stream | None:
+        if bank is None or items is None:
+            return None
+        if not len(items):
+            pairs = " from both cameras of a pair" if name.startswith("view") else ""
+            raise HandloomError(
+                f"There is no image for the sub-batch '{name}'",
+                where="the real recording" if name in REAL else "the synthetic recordings",
+                why=f"no training frame has an image of a located hand{pairs}",
+                fix="look at what is there: handloom store info",
+            )
+        key = key_of(self._config.seed, name)
+        shuffle = Shuffle(len(items), key, bank.device)
+        items = items.reshape(len(items), -1)
+        return Stream(bank, items, shuffle, key, size, self._config.rotation_deg if turns else 0.0)
+
+
+def _singles(bank: Bank | None, frames: Tensor | None = None, view: int | None = None) -> Tensor | None:
+    return None if bank is None else bank.singles(frames, view)
+
+
+def _pairs(bank: Bank | None, frames: Tensor | None, pair: tuple[int, int] | None) -> Tensor | None:
+    """Pairs of views; of a one-camera rig (control arm only) its single views."""
+    if bank is None or bank.views < 2:
+        return _singles(bank, frames)
+    if pair is not None and max(pair) >= bank.views:
+        raise HandloomError(
+            f"view_pair {pair} names a camera the rig does not have",
+            why=f"it has {bank.views}, counted from 0",
+            fix="-o view_pair=null uses every pair",
+        )
+    return bank.pairs(frames, pair)
+
+
+def _joint_streams(config: MurauerConfig, data: TrainingData, make: StreamMaker) -> dict[str, Stream]:
+    """The sub-batches that this arm and these data have, each with its own sequence."""
+    arm, real, synth, frontal = ARMS[config.arm], data.real, data.synth, config.frontal_view
+    # The program draws 21, 21, 11, 11 samples where the paper says 16 of each.
+    large, small = (16, 16) if config.parity == "paper" else (21, 11)
+    large, small = (max(1, round(config.batch * share / 64)) for share in (large, small))
+    found: dict[str, Stream | None] = {}
+    if data.n_labels:
+        size = large if arm.synth else config.batch
+        found["labelled"] = make("labelled", real, _singles(real, data.labelled, frontal), size)
+    found["synth"] = make("synth", synth, _singles(synth), large)
+    if arm.view or arm.passing:
+        for name, bank, frames in (("view_real", real, data.unlabelled), ("view_synth", synth, None)):
+            found[name] = make(name, bank, _pairs(bank, frames, config.view_pair), small, turns=False)
+    if arm.match or arm.passing:
+        for name, bank, frames in (("match_real", real, data.unlabelled), ("match_synth", synth, None)):
+            found[name] = make(name, bank, _singles(bank, frames, frontal), small)
+    return {name: stream for name, stream in found.items() if stream is not None}
+
+
+def _twin_crops(data: TrainingData, labelled: Stream | None) -> tuple[Tensor | None, Tensor]:
+    """For each labelled crop that of its twin, and whether it is its own.
+
+    A labelled frame without a twin takes another's: an image to learn the pose from, not to compare with.
+    """
+    twins, real, device = data.twins, data.real, data.device
+    if twins is None or real is None or labelled is None:
+        return None, torch.zeros(0, dtype=torch.bool, device=device)
+    if twins.views != real.views:
+        raise HandloomError(
+            "The twins were rendered with another rig",
+            why=f"they have {twins.views} views, the real recording {real.views}",
+        )
+    items = labelled.items[:, 0]
+    frame = torch.full((real.frames,), -1, dtype=torch.int64, device=device)
+    frame[data.labelled] = data.twin_of
+    frame = frame[items // real.views]
+    crop = frame * twins.views + items % real.views
+    paired = (frame >= 0) & twins.present[crop.clamp(min=0)]
+    spare = twins.singles()
+    others = spare[torch.arange(len(items), device=device) % len(spare)]
+    return torch.where(paired, crop, others), paired

@@ -1,0 +1,133 @@
+"""A ball-and-stick hand seen by three cameras: enough to train on, without the renderer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from handloom.stores.camera import Camera, Rig, project
+from handloom.stores.joints import LAYOUTS, PARENTS
+from handloom.stores.reading import Resident
+from numpy.typing import NDArray
+
+SIDE, WINDOW_MM = 192, 450.0
+LENGTHS = (0, 35, 30, 35, 30, 25, 30, 65, 40, 25, 18, 30, 65, 44, 27, 18, 30, 58, 40, 26, 18, 30, 52, 32, 18, 16)
+
+
+def ring(views: int) -> Rig:
+    """Cameras on a ring of 500 mm around the origin, all looking at it."""
+    cameras = []
+    for i in range(views):
+        a = 2 * np.pi * i / max(views, 3)
+        r = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+        rows = tuple(tuple(float(x) for x in row) for row in r)
+        cameras.append(
+            Camera(f"cam{i}", 320, 240, (241.0, 240.0, 160.0, 120.0), rows, (0, 0, 500.0), 0.25)  # type: ignore[arg-type]
+        )
+    return Rig(tuple(cameras))
+
+
+def toy_joints(rng: np.random.Generator, scale: float) -> NDArray[np.float64]:
+    """(26, 3) mm: five bent chains on a wrist, turned at random about a random palm."""
+    points = np.zeros((26, 3))
+    curl = rng.uniform(0, 1.2, 5)
+    for joint in range(26):
+        parent = PARENTS[joint]
+        if parent < 0:
+            continue
+        finger = max(0, (joint - 2 + (joint > 5)) // 5) if joint > 1 else 2
+        spread = (finger - 2) * 0.25
+        bend = 0.0 if parent == 1 else curl[finger] * (joint - (1, 5, 10, 15, 20)[finger])
+        step = np.array([np.sin(spread), -np.cos(spread) * np.cos(bend), -np.sin(bend)])
+        points[joint] = points[parent] + step * LENGTHS[joint] * scale
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    turn = q * np.sign(np.diag(r))
+    turn[:, 0] *= np.sign(np.linalg.det(turn))
+    return (points - points[0]) @ turn.T + rng.uniform(-40, 40, 3)
+
+
+def spheres(joints: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (n, 3) and radii (n,) of balls along every bone."""
+    centers, radii = [], []
+    for joint, parent in enumerate(PARENTS):
+        for t in (0.0, 0.5) if parent >= 0 else (0.0,):
+            centers.append(joints[joint] * (1 - t) + joints[parent] * t)
+            radii.append(16.0 if joint < 2 else 9.0)
+    return np.array(centers), np.array(radii)
+
+
+def render(
+    centers: NDArray[np.float64], radii: NDArray[np.float64], k: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(SIDE, SIDE) mm depth of balls in a camera's frame, 0 where there is none: front faces as discs' caps."""
+    depth = np.full((SIDE, SIDE), np.inf)
+    v, u = np.mgrid[0:SIDE, 0:SIDE]
+    for (x, y, z), radius in zip(centers, radii, strict=True):
+        (cu, cv), r = project([x, y, z], k), radius * k[0] / z
+        box = np.s_[max(0, int(cv - r)) : int(cv + r) + 2, max(0, int(cu - r)) : int(cu + r) + 2]
+        inside = 1 - ((u[box] - cu) ** 2 + (v[box] - cv) ** 2) / r**2
+        front = np.where(inside > 0, z - radius * np.sqrt(np.maximum(inside, 0)), np.inf)
+        depth[box] = np.minimum(depth[box], front)
+    return np.where(np.isfinite(depth), depth, 0)
+
+
+def toy_resident(
+    seed: int,
+    frames: int,
+    *,
+    views: int = 3,
+    scale: float = 1.0,
+    located_mm: float = 0.0,
+    holes: float = 0.0,
+    joints: NDArray[np.float64] | None = None,
+    twin: NDArray[np.uint64] | None = None,
+    labelled: bool = True,
+) -> Resident:
+    """A decoded recording of the toy hand; `located_mm` moves the centres as a hand finder would."""
+    rng = np.random.default_rng(seed)
+    rig = ring(views)
+    poses = np.stack([toy_joints(rng, scale) for _ in range(frames)]) if joints is None else joints
+    crop = np.zeros((frames, views, SIDE, SIDE), np.uint16)
+    center = np.zeros((frames, views, 3), np.float32)
+    k = np.zeros((frames, views, 4), np.float32)
+    for t in range(frames):
+        balls, radii = spheres(poses[t])
+        for v, camera in enumerate(rig.cameras):
+            c = camera.to_camera(poses[t, 0]) + rng.normal(0, located_mm, 3) * (located_mm > 0)
+            f = SIDE * c[2] / WINDOW_MM
+            fx, fy = f, f * camera.k[1] / camera.k[0]
+            middle = (SIDE - 1) / 2
+            center[t, v] = c
+            k[t, v] = fx, fy, middle - fx * c[0] / c[2], middle - fy * c[1] / c[2]
+            depth = render(camera.to_camera(balls), radii, k[t, v].astype(np.float64))
+            depth[rng.random(depth.shape) < holes] = 0
+            crop[t, v] = np.round(depth / camera.depth_unit_mm)
+    return Resident(
+        crop=crop,
+        center=center,
+        k=k,
+        center_source=np.full((frames, views), 2 if located_mm else 1, np.uint8),
+        joints=poses.astype(np.float32) if labelled else None,
+        visible=None,
+        present=np.ones((frames, views), bool),
+        frame_id=np.arange(frames, dtype=np.uint64) + np.uint64(1000 * (seed + 1)),
+        subject=np.zeros(frames, np.int32),
+        sequence=np.zeros(frames, np.int32),
+        split=np.zeros(frames, np.uint8),
+        twin=twin,
+        parts=None,
+        rig=rig,
+        layout=LAYOUTS["openxr26"] if labelled else None,
+        depth_unit_mm=np.array([c.depth_unit_mm for c in rig.cameras], np.float32),
+    )
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> Resident:
+    """48 labelled frames of three views."""
+    return toy_resident(0, 48)
+
+
+@pytest.fixture(scope="session")
+def captured() -> Resident:
+    """32 frames of a larger hand with holes in its depth and located centres; all labelled, as for a test."""
+    return toy_resident(1, 32, scale=1.15, located_mm=8.0, holes=0.1)
