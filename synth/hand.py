@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.joints import FINGERS, OPENXR26, PARENTS, Layout
+from .collision import Capsules, capsules_of, overlap
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -41,6 +42,11 @@ ROOT_SIZE: Final = 6
 """Rotation vector (rad) and position of the wrist (mm), rig frame."""
 BONE_PARENTS: Final[tuple[int, ...]] = (*PARENTS, WRIST)
 """Parent of each of the 27 bones; −1 for the wrist, the root."""
+CHILDREN: Final[tuple[int, ...]] = tuple(
+    -1 if bone in (PALM, WRIST, FOREARM) or name.endswith("tip") else bone + 1
+    for bone, name in enumerate((*OPENXR26, "forearm"))
+)
+"""The joint at the far end of each bone that is a finger's or a metacarpal, else −1."""
 
 SHAPE_NAMES: Final = (
     "size",
@@ -124,6 +130,8 @@ class RiggedHand:
     """Bones that move any vertex."""
     blend: F32 = field(init=False, repr=False)
     """(N, 4 bones): weight × (x, y, z, 1), the constant factor of skinning."""
+    capsules: Capsules = field(init=False, repr=False)
+    """One capsule a bone, to find a hand running through itself."""
 
     def __post_init__(self) -> None:
         dense = np.zeros((len(self.vertices), N_BONES), np.float32)
@@ -131,6 +139,8 @@ class RiggedHand:
         bones = np.flatnonzero(dense.any(axis=0))
         homogeneous = np.concatenate([self.vertices, np.ones((len(dense), 1), np.float32)], axis=1)
         blend = dense[:, bones, None] * homogeneous[:, None, :]
+        capsules = capsules_of(self.vertices, dense.argmax(1), self.joints, CHILDREN, BONE_PARENTS)
+        object.__setattr__(self, "capsules", capsules)
         object.__setattr__(self, "bones", tuple(int(b) for b in bones))
         object.__setattr__(self, "blend", np.ascontiguousarray(blend.reshape(len(dense), -1), np.float32))
 
@@ -323,6 +333,19 @@ def skin(hand: RiggedHand, state: Kinematics) -> F32:
     g[..., 3] = shift.transpose(0, 2, 1)
     flat = g.reshape(batch * 3, -1) @ hand.blend.T
     return np.ascontiguousarray(flat.reshape(batch, 3, -1).transpose(0, 2, 1))
+
+
+def self_collision_mm(hand: RiggedHand, pose: NDArray[Any], shape: NDArray[Any]) -> F64:
+    """(B,) how deep the hand runs through itself, mm; negative when no two bones of it touch."""
+    state = kinematics(hand, pose, np.zeros((len(pose), ROOT_SIZE)), shape)
+    capsules = hand.capsules
+    bones = capsules.bone
+    linear = state.rotation[:, bones] @ state.stretch[:, bones]
+    arm = capsules.ends - hand.joints[bones]
+    ends = state.position[:, bones] + (linear @ arm[:, None, :, :, None])[..., 0]
+    girth = np.exp(0.5 * (SHAPE_MAP[bones, 0] + SHAPE_MAP[bones, 2]) @ np.asarray(shape, np.float64).T).T
+    deepest: F64 = overlap(capsules, ends, girth).max(axis=1, initial=-np.inf)
+    return deepest
 
 
 def mirror(hand: RiggedHand) -> RiggedHand:
