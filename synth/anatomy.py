@@ -55,7 +55,7 @@ DIRECTIONS: Final = {
 }
 # What a finger's back looks at, at rest: the palm's arch turns the outer fingers outward, the thumb wholly.
 DORSAL: Final = {
-    "thumb": (-0.85, 0.0, 0.42),
+    "thumb": (-0.9, 0.0, 0.12),
     "index": (-0.08, 0.0, 1.0),
     "middle": (0.0, 0.0, 1.0),
     "ring": (0.10, 0.0, 1.0),

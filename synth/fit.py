@@ -8,8 +8,8 @@ Levenberg–Marquardt on the residuals, all in mm,
 with M the layout's blend of canonical joints x, o the offset of a point in its bone's frame (NYU's points
 are centres of spheres, not joints), a_d and c_d the axis and pivot of degree of freedom d. Limits are soft
 and cost nothing inside; the last joint of a finger is held near ⅔ of the one before, everything else near
-rest, by fractions of a millimetre, so that what the points do not show stays ordinary. Targets that are NaN carry
-no residual. Shape is linear in logarithms of lengths and enters the same way.
+rest, by fractions of a millimetre, so that what the points do not show stays ordinary. Targets that are NaN
+carry no residual. Shape is linear in logarithms of lengths and enters the same way.
 
 Cost: about 0.5 ms a frame for pose and root in batches of 256, one core.
 """

@@ -1,0 +1,92 @@
+"""Families of hand poses: what people do with their hands, as a mixture to sample from.
+
+Angles in degrees. A gesture names how far each finger bends at its knuckle and at its middle joint, how the
+fingers spread, what the thumb does, and how much all of it varies. Last joints, the palm's cupping and the
+fading of spread with bending follow from the coupling in `synth/pose.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+Bend = tuple[float, float]
+"""Flexion at the knuckle and at the middle joint, degrees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gesture:
+    """The middle of a family of poses."""
+
+    index: Bend
+    middle: Bend
+    ring: Bend
+    little: Bend
+    thumb: tuple[float, float, float, float, float]
+    """Root flexion, abduction, axial; knuckle; last joint."""
+    spread: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Abduction of the four fingers, positive towards the thumb."""
+    loose_deg: float = 7.0
+    """Standard deviation of each angle about this."""
+
+
+OPEN: Final[Bend] = (2, 4)
+BENT: Final[Bend] = (78, 96)
+AT_REST: Final = (2.0, 0.0, 4.0, 8.0, 8.0)
+ACROSS: Final = (24.0, 2.0, 16.0, 34.0, 40.0)
+"""The thumb over the bent fingers."""
+
+GESTURES: Final[Mapping[str, Gesture]] = {
+    "relaxed": Gesture((18, 22), (24, 28), (28, 30), (30, 28), AT_REST, loose_deg=9),
+    "flat": Gesture(OPEN, OPEN, OPEN, OPEN, (-4, -14, 0, 0, 0), (-3, 0, 2, 4), 5),
+    "spread": Gesture(OPEN, OPEN, OPEN, OPEN, (-16, 12, -4, -2, -4), (12, 2, -8, -14), 5),
+    "fist": Gesture(BENT, BENT, BENT, BENT, ACROSS, (-4, -1, 2, 4)),
+    "thumb_up": Gesture(BENT, BENT, BENT, BENT, (-18, -8, -4, -4, -8), (-4, -1, 2, 4)),
+    "point": Gesture(OPEN, BENT, BENT, BENT, ACROSS),
+    "two": Gesture(OPEN, OPEN, BENT, BENT, ACROSS, (8, -6, 0, 0)),
+    "three": Gesture(OPEN, OPEN, OPEN, BENT, ACROSS, (8, 1, -7, 0)),
+    "four": Gesture(OPEN, OPEN, OPEN, OPEN, (30, 4, 18, 30, 30), (9, 2, -6, -10)),
+    "gun": Gesture(OPEN, BENT, BENT, BENT, (-18, -2, -4, -4, -6)),
+    "horns": Gesture(OPEN, BENT, BENT, OPEN, ACROSS, (4, 0, 0, -8)),
+    "hang": Gesture(BENT, BENT, BENT, OPEN, (-18, 6, -4, -4, -8), (0, 0, 0, -10)),
+    "pinch_index": Gesture((48, 46), (30, 36), (26, 32), (24, 28), (18, 12, 14, 14, 22), (2, 0, 0, -4), 5),
+    "pinch_middle": Gesture((24, 26), (52, 48), (32, 34), (28, 30), (22, 12, 18, 18, 22), (4, 0, 0, -4), 5),
+    "pinch_ring": Gesture((14, 20), (28, 28), (58, 56), (34, 34), (28, 12, 22, 24, 26), (4, 0, 2, -2), 5),
+    "pinch_little": Gesture((10, 16), (18, 20), (38, 34), (62, 54), (32, 12, 24, 32, 28), (4, 0, 2, 4), 5),
+    "ok": Gesture((52, 58), (10, 12), (6, 8), (4, 6), (16, 10, 14, 12, 26), (0, 0, -4, -10), 5),
+    "tripod": Gesture((50, 42), (52, 50), (48, 62), (46, 60), (20, 12, 16, 16, 18), (2, 2, 0, 0), 6),
+    "hook": Gesture((6, 84), (6, 88), (6, 86), (6, 80), (0, -8, 0, 8, 8)),
+    "table_top": Gesture((72, 6), (76, 6), (76, 6), (72, 6), (4, -4, 6, 6, 6), loose_deg=8),
+    "grip": Gesture((46, 50), (50, 54), (52, 54), (54, 50), (10, 22, 12, 10, 20), (4, 1, -1, -4), 9),
+    "ball": Gesture((26, 38), (26, 40), (26, 38), (26, 36), (4, 24, 8, 8, 20), (10, 2, -6, -12), 8),
+}
+
+MIXTURE: Final[Mapping[str, float]] = {
+    "wide": 8.0,
+    "between": 4.0,
+    "relaxed": 2.0,
+    "flat": 1.0,
+    "spread": 1.0,
+    "fist": 1.2,
+    "thumb_up": 0.6,
+    "point": 1.0,
+    "two": 0.8,
+    "three": 0.6,
+    "four": 0.6,
+    "gun": 0.5,
+    "horns": 0.4,
+    "hang": 0.4,
+    "pinch_index": 1.0,
+    "pinch_middle": 0.6,
+    "pinch_ring": 0.4,
+    "pinch_little": 0.4,
+    "ok": 0.5,
+    "tripod": 0.5,
+    "hook": 0.5,
+    "table_top": 0.4,
+    "grip": 0.8,
+    "ball": 0.6,
+}
+"""How often each family is drawn, relative. `wide` covers all of the limits, `between` lies on the way from
+one family to another."""
