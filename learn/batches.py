@@ -158,9 +158,9 @@ def convert_layout(joints: NDArray[np.float32], source: Layout, target: Layout) 
         return joints.astype(np.float32, copy=True)
     assert source.name == "openxr26", source.name
     matrix = target.matrix()
-    unknown = np.isnan(joints).any(axis=-1)
-    made = np.einsum("pj,...jc->...pc", matrix, np.nan_to_num(joints)).astype(np.float32)
-    made[(unknown[..., None, :] & (matrix != 0)).any(axis=-1)] = np.nan
+    unknown = np.isnan(joints).any(axis=-1).astype(np.float64)
+    made: NDArray[np.float32] = (matrix @ np.nan_to_num(joints)).astype(np.float32)
+    made[unknown @ (matrix != 0).T > 0] = np.nan
     return made
 
 

@@ -43,41 +43,41 @@ class TrainConfig(BaseModel):
     method: str
     preset: Preset
     arm: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seeds the initial weights, every draw and every augmentation."""
 
-    labels: int | Path | None = Field(None, union_mode="left_to_right")
+    labels: int | Path | None = Field(default=None, union_mode="left_to_right")
     """How many labelled real frames training may see (drawn by `label_seed`), or a file with one frame_id
     a line; None: all there are."""
-    label_seed: int = Field(0, ge=0)
+    label_seed: int = Field(default=0, ge=0)
     """Draws the labelled frames; the subset of a smaller n lies inside that of a larger one."""
-    unlabelled_share: float = Field(1.0, ge=0, le=1)
+    unlabelled_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the real training frames whose images may be used without labels."""
     layout: str | None = None
     """Points to predict; None: those of the real labels in use, else of the synthetic ones."""
 
-    input_px: int = Field(128, ge=16)
+    input_px: int = Field(default=128, ge=16)
     """Side of the network's square input."""
-    cube_mm: float = Field(300.0, gt=0)
+    cube_mm: float = Field(default=300.0, gt=0)
     """Side of the cube around the hand's centre that the input shows."""
-    rotation_deg: float = Field(60.0, ge=0, le=180)
+    rotation_deg: float = Field(default=60.0, ge=0, le=180)
     """In-plane rotation, uniform in +- this."""
-    offset_true_mm: float = Field(5.0, ge=0)
+    offset_true_mm: float = Field(default=5.0, ge=0)
     """Standard deviation, each axis, of the offset of a true or given crop centre."""
-    offset_located_mm: float = Field(15.0, ge=0)
+    offset_located_mm: float = Field(default=15.0, ge=0)
     """The same where the centre was located, and of synthetic crops when `centers` is 'located'."""
     centers: Literal["auto", "true", "located"] = "auto"
     """Which centres the model will meet; 'auto': those of the real recording, 'true' without one."""
-    noise_mm: float = Field(5.0, ge=0)
+    noise_mm: float = Field(default=5.0, ge=0)
     """Standard deviation of the white depth noise."""
 
     device: str = "auto"
     """'auto' (a CUDA device if there is one), 'cpu', 'cuda', 'cuda:1', ..."""
-    log_every: int = Field(50, ge=1)
+    log_every: int = Field(default=50, ge=1)
     """Steps between two lines of metrics.jsonl: the only ones that wait for the device."""
-    save_every: int = Field(1000, ge=1)
+    save_every: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; the last step always leaves one."""
-    val_every: int = Field(0, ge=0)
+    val_every: int = Field(default=0, ge=0)
     """Steps between two measurements on the validation recording; 0: only at the end."""
 
     @property

@@ -59,14 +59,7 @@ def load_model(run: Path, *, device: str = "cpu") -> PoseModel:
     """
     state = read_checkpoint(run)
     description: dict[str, Any] = state["description"]
-    # The methods import torch layers only; the import is here because they import this module's neighbours.
-    match description["method"]:
-        case "murauer":
-            from . import murauer as method
-        case "crossing":
-            from . import crossing as method  # type: ignore[no-redef]
-        case other:
-            raise HandloomError(f"Unknown method '{other}'", where=str(run))
+    method = method_module(description["method"], description["arm"])
     nets = method.build_nets(description)
     nets.load_state_dict(state["weights"])
     nets.to(device).eval()
@@ -82,6 +75,29 @@ def load_model(run: Path, *, device: str = "cpu") -> PoseModel:
         nets=nets,
         description=description,
     )
+
+
+def method_module(method: str, arm: str = "") -> Any:
+    """The module of a method (the preview arm has its own): `train` says what it offers.
+
+    Raises:
+        HandloomError: there is no such method.
+    """
+    match method, arm:
+        case "murauer", "preview":
+            from . import preview
+
+            return preview
+        case "murauer", _:
+            from . import murauer
+
+            return murauer
+        case "crossing", _:
+            from . import crossing
+
+            return crossing
+        case _:
+            raise HandloomError(f"Unknown method '{method}'", why="known: murauer, crossing")
 
 
 def read_checkpoint(run: Path) -> dict[str, Any]:

@@ -182,7 +182,8 @@ class Learner:
         truth = torch.cat([part.joints for part in supervised])
         known = torch.cat([part.known for part in supervised])
         distance = (predicted.detach() - truth).norm(dim=-1) * known * (self.config.cube_mm / 2)
-        return distance.sum() / known.sum().clamp(min=1)
+        mean: Tensor = distance.sum() / known.sum().clamp(min=1)
+        return mean
 
     def _schedule(self, step: int, steps: int, epochs: int) -> tuple[float, float]:
         """Epoch of a step and its learning rate; the epochs are spread over the steps of the stage."""
@@ -220,7 +221,7 @@ class Learner:
             "released": config.parity == "released",
             "identity_mapping": config.mapping_start == "identity",
             "mapped": self._maps(),
-            "volume": {"middle_mm": list(self.volume.middle_mm), "half_mm": list(self.volume.half_mm)},
+            "volume": self.volume.to_dict(),
             "n_labels": data.n_labels,
             "config": config.model_dump(mode="json"),
             "torch": torch.__version__,

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from ..stores.errors import HandloomError
 from .batches import Bank, Geometry, Images, Labelled, cut, draw_geometry, label, still
+from .config import TrainConfig
 from .data import TrainingData
 from .murauer_nets import Volume, camera_change, view_condition
 from .murauer_recipe import ARMS, MurauerConfig
@@ -53,6 +54,31 @@ class Stream:
         return torch.arange(step * self.size, (step + 1) * self.size, device=self.bank.device)
 
 
+def make_stream(
+    config: TrainConfig, name: str, bank: Bank | None, items: Tensor | None, size: int, *, turns: bool = True
+) -> Stream | None:
+    """A stream of `size` images a step, rotated if it `turns`; None where there is no recording to draw from.
+
+    Raises:
+        HandloomError: there is a recording, and not one image for this sub-batch in it.
+    """
+    if bank is None or items is None:
+        return None
+    if not len(items):
+        pairs = " from both cameras of a pair" if name.startswith("view") else ""
+        raise HandloomError(
+            f"There is no image for the sub-batch '{name}'",
+            where="the real recording" if name in REAL else "the synthetic recordings",
+            why=f"no training frame has an image of a located hand{pairs}",
+            fix="look at what is there: handloom store info",
+        )
+    key = key_of(config.seed, name)
+    degrees = config.rotation_deg if turns else 0.0
+    return Stream(
+        bank, items.reshape(len(items), -1), Shuffle(len(items), key, bank.device), key, size, degrees
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """Which samples, and how they are moved and turned."""
@@ -78,22 +104,13 @@ class JointBatch:
     """Targets (2 B, 1, P, P) and conditioning (2 B, C) of 'view_real', then 'view_synth'."""
 
 
-class StreamMaker(Protocol):
-    """Makes a stream, or None where there is no recording to draw from."""
-
-    def __call__(
-        self, name: str, bank: Bank | None, items: Tensor | None, size: int, *, turns: bool = True
-    ) -> Stream | None:
-        """A stream of `size` images a step over the items; `turns` says whether they are rotated."""
-
-
 class Batches:
     """Batches as a function of the step, for one run's configuration and data."""
 
     def __init__(self, config: MurauerConfig, data: TrainingData, volume: Volume) -> None:
         self._config, self._data, self._volume = config, data, volume
-        self._pretraining = self._stream("pretraining", data.synth, _singles(data.synth), config.batch)
-        self.streams = _joint_streams(config, data, self._stream) if config.joint_steps else {}
+        self._pretraining = make_stream(config, "pretraining", data.synth, _singles(data.synth), config.batch)
+        self.streams = _joint_streams(config, data) if config.joint_steps else {}
         self._twin_crop, self._paired = _twin_crops(data, self.streams.get("labelled"))
 
     @property
@@ -121,7 +138,7 @@ class Batches:
             here = {name: draw for name, draw in draws.items() if self.streams[name].bank is bank}
             if bank is not None and here:
                 images |= self._cut_all(bank, here, noise)
-        labelled = {
+        labelled: dict[str, Labelled] = {
             name: self._label(
                 self.streams[name].bank, draws[name].items[:, 0], draws[name].geometry, images[name]
             )
@@ -192,30 +209,12 @@ class Batches:
         released = self._config.parity == "released"
         return label(bank, crop, geometry, images, cube_mm=self._config.cube_mm, parity=released)
 
-    def _stream(
-        self, name: str, bank: Bank | None, items: Tensor | None, size: int, *, turns: bool = True
-    ) -> Stream | None:
-        if bank is None or items is None:
-            return None
-        if not len(items):
-            pairs = " from both cameras of a pair" if name.startswith("view") else ""
-            raise HandloomError(
-                f"There is no image for the sub-batch '{name}'",
-                where="the real recording" if name in REAL else "the synthetic recordings",
-                why=f"no training frame has an image of a located hand{pairs}",
-                fix="look at what is there: handloom store info",
-            )
-        key = key_of(self._config.seed, name)
-        shuffle = Shuffle(len(items), key, bank.device)
-        items = items.reshape(len(items), -1)
-        return Stream(bank, items, shuffle, key, size, self._config.rotation_deg if turns else 0.0)
-
 
 def _singles(bank: Bank | None, frames: Tensor | None = None, view: int | None = None) -> Tensor | None:
     return None if bank is None else bank.singles(frames, view)
 
 
-def _pairs(bank: Bank | None, frames: Tensor | None, pair: tuple[int, int] | None) -> Tensor | None:
+def pairs_of(bank: Bank | None, frames: Tensor | None, pair: tuple[int, int] | None) -> Tensor | None:
     """Pairs of views; of a one-camera rig (control arm only) its single views."""
     if bank is None or bank.views < 2:
         return _singles(bank, frames)
@@ -228,7 +227,7 @@ def _pairs(bank: Bank | None, frames: Tensor | None, pair: tuple[int, int] | Non
     return bank.pairs(frames, pair)
 
 
-def _joint_streams(config: MurauerConfig, data: TrainingData, make: StreamMaker) -> dict[str, Stream]:
+def _joint_streams(config: MurauerConfig, data: TrainingData) -> dict[str, Stream]:
     """The sub-batches that this arm and these data have, each with its own sequence."""
     arm, real, synth, frontal = ARMS[config.arm], data.real, data.synth, config.frontal_view
     # The program draws 21, 21, 11, 11 samples where the paper says 16 of each.
@@ -237,14 +236,18 @@ def _joint_streams(config: MurauerConfig, data: TrainingData, make: StreamMaker)
     found: dict[str, Stream | None] = {}
     if data.n_labels:
         size = large if arm.synth else config.batch
-        found["labelled"] = make("labelled", real, _singles(real, data.labelled, frontal), size)
-    found["synth"] = make("synth", synth, _singles(synth), large)
+        found["labelled"] = make_stream(
+            config, "labelled", real, _singles(real, data.labelled, frontal), size
+        )
+    found["synth"] = make_stream(config, "synth", synth, _singles(synth), large)
     if arm.view or arm.passing:
         for name, bank, frames in (("view_real", real, data.unlabelled), ("view_synth", synth, None)):
-            found[name] = make(name, bank, _pairs(bank, frames, config.view_pair), small, turns=False)
+            found[name] = make_stream(
+                config, name, bank, pairs_of(bank, frames, config.view_pair), small, turns=False
+            )
     if arm.match or arm.passing:
         for name, bank, frames in (("match_real", real, data.unlabelled), ("match_synth", synth, None)):
-            found[name] = make(name, bank, _singles(bank, frames, frontal), small)
+            found[name] = make_stream(config, name, bank, _singles(bank, frames, frontal), small)
     return {name: stream for name, stream in found.items() if stream is not None}
 
 

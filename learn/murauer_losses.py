@@ -18,9 +18,9 @@ class Weights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    correspondence: float = Field(0.2, ge=0)
-    view: float = Field(1e-4, ge=0)
-    matching: float = Field(1e-5, ge=0)
+    correspondence: float = Field(default=0.2, ge=0)
+    view: float = Field(default=1e-4, ge=0)
+    matching: float = Field(default=1e-5, ge=0)
 
 
 def pose_loss(predicted: Tensor, joints: Tensor, known: Tensor) -> Tensor:

@@ -90,13 +90,15 @@ class Groups:
         """(G n, ...) group after group -> sample after sample; unequal groups stay as they are."""
         if not self.equal or len(self.sizes) == 1:
             return x
-        return x.unflatten(0, (len(self.sizes), -1)).transpose(0, 1).flatten(0, 1)
+        turned: Tensor = x.unflatten(0, (len(self.sizes), -1)).transpose(0, 1).flatten(0, 1)
+        return turned
 
     def separate(self, x: Tensor) -> Tensor:
         """`interleave` undone."""
         if not self.equal or len(self.sizes) == 1:
             return x
-        return x.unflatten(0, (-1, len(self.sizes))).transpose(0, 1).flatten(0, 1)
+        turned: Tensor = x.unflatten(0, (-1, len(self.sizes))).transpose(0, 1).flatten(0, 1)
+        return turned
 
 
 class GroupedBatchNorm(nn.Module):
@@ -237,7 +239,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, F) -> (B, F)."""
         y = x if self.inner is None else functional.relu(self.inner(x))
-        return x + self.outer(y)
+        out: Tensor = x + self.outer(y)
+        return out
 
 
 def mapping_network(width: int, *, affine: bool) -> nn.Sequential:
@@ -320,7 +323,8 @@ class MurauerNets(nn.Module):
         self.view = ViewDecoder(width + condition, sizes.view_channels, input_px, domains)
         self.discriminator = discriminator_network(width, affine=released)
         if identity_mapping:
-            for block in self.mapping:
+            for block in self.mapping.children():
+                assert isinstance(block, ResidualBlock)
                 nn.init.zeros_(block.outer.weight)
                 nn.init.zeros_(block.outer.bias)
 
@@ -351,6 +355,10 @@ class Volume:
 
     middle_mm: tuple[float, float, float]
     half_mm: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain values, as kept in the model."""
+        return {"middle_mm": list(self.middle_mm), "half_mm": list(self.half_mm)}
 
     @classmethod
     def of(cls, *banks: Bank | None) -> Volume:

@@ -50,28 +50,28 @@ class MurauerConfig(TrainConfig):
     method: Literal["murauer"] = "murauer"
     architecture: Architecture = Architecture()
     weights: Weights = Weights()
-    batch: int = Field(64, ge=4)
+    batch: int = Field(default=64, ge=4)
     """Samples a step: four sub-batches of a quarter each in joint training."""
-    learning_rate: float = Field(3.3e-4, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    decay: float = Field(0.04, ge=0)
+    learning_rate: float = Field(default=3.3e-4, gt=0)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    decay: float = Field(default=0.04, ge=0)
     """Exponential decay of the learning rate an epoch, from the fourth on."""
-    pretrain_steps: int = Field(150 * EPOCH_STEPS, ge=0)
-    pretrain_epochs: int = Field(150, ge=1)
+    pretrain_steps: int = Field(default=150 * EPOCH_STEPS, ge=0)
+    pretrain_epochs: int = Field(default=150, ge=1)
     """Epochs of the schedule that the steps of pre-training are spread over."""
-    joint_steps: int = Field(120 * EPOCH_STEPS, ge=0)
-    joint_epochs: int = Field(120, ge=1)
+    joint_steps: int = Field(default=120 * EPOCH_STEPS, ge=0)
+    joint_epochs: int = Field(default=120, ge=1)
     parity: Literal["paper", "released"] = "paper"
     """'released': what the authors' program does where it differs from their paper."""
     batch_norm: Literal["shared", "domain"] = "shared"
     """Running statistics: one set for both domains, or one each."""
     mapping_start: Literal["default", "identity"] = "default"
     """Initial m: PyTorch's default, or one that passes its input through."""
-    frontal_view: int | None = Field(None, ge=0)
+    frontal_view: int | None = Field(default=None, ge=0)
     """The only view labelled and matched images are drawn from; None: every view."""
     view_pair: tuple[int, int] | None = None
     """The only (input, target) cameras of view prediction; None: every ordered pair."""
-    view_center_noise_mm: float = Field(15.0, ge=0)
+    view_center_noise_mm: float = Field(default=15.0, ge=0)
     """Standard deviation of the noise on the centre the view decoder is told."""
 
     @property

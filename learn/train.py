@@ -1,8 +1,9 @@
 """The loop both methods share: steps, log, checkpoints, resume.
 
-A method brings a `Learner`; everything else is here. Draws and noise are functions of (seed, step), so what a
-resume needs is weights, optimisers and the number of the next step: on the CPU a run that was killed and
-resumed ends with the same bits as one that was not (same machine, versions and thread count).
+A method's module brings a configuration (`preset`, `after_pretraining`), a `Learner`, and for those who load
+a model `build_nets` and `pose_net`; everything else is here. Draws and noise are functions of (seed, step), so
+what a resume needs is weights, optimisers and the number of the next step: on the CPU a run that was killed
+and resumed ends with the same bits as one that was not (same machine, versions and thread count).
 
 A run directory holds `config.yaml` (resolved; feeds a new run as it is), `data.json` (recordings used, by
 uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` and `checkpoint.pt`.
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .config import TrainConfig
 from .data import Validation, load_training_data, load_validation
-from .model import CHECKPOINT, read_checkpoint, write_checkpoint
+from .model import CHECKPOINT, method_module, read_checkpoint, write_checkpoint
 from .updates import FiniteGuard
 
 CONFIG: Final = "config.yaml"
@@ -51,10 +52,10 @@ class Learner(Protocol):
     def total_steps(self) -> int:
         """Steps of all stages together."""
 
-    def step(self, index: int, *, log: bool) -> dict[str, Tensor]:
+    def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
         """Step number `index` from 0, whichever stage that falls in; the whole training is a fold over it.
 
-        Returns device scalars for the log without waiting for the device; what is costly to measure (gradient
+        Returns scalars for the log, on the device, without waiting for it; what is costly to measure (gradient
         norms) is measured only when `log` is set. `nets` is in training mode.
 
         Raises:
@@ -127,12 +128,12 @@ def train(
     continued = resume and (run_dir / CHECKPOINT).exists()
     start = read_checkpoint(init) if init is not None and not continued else None
     if init is not None or (continued and _recorded(run_dir)["init"] is not None):
-        config = _method(config.method).after_pretraining(config)
+        config = method_module(config.method, config.arm).after_pretraining(config)
     if continued:
         _check_same_config(run_dir, config)
     data = load_training_data(config, synth=synth, real=real, device=device)
     validation = load_validation(val, config, data) if val is not None else None
-    learner: Learner = _method(config.method).Learner(config, data)
+    learner: Learner = method_module(config.method, config.arm).Learner(config, data)
     sources = data.sources | {"val": str(val) if val else None, "init": str(init) if init else None}
     if continued:
         first = _restore(run_dir, learner, sources)
@@ -151,7 +152,7 @@ def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None
     Raises:
         HandloomError: no such method, preset, arm or key, or a value of the wrong kind.
     """
-    return _method(method).preset(name, arm, **(overrides or {}))  # type: ignore[no-any-return]
+    return method_module(method).preset(name, arm, **(overrides or {}))  # type: ignore[no-any-return]
 
 
 def pick_device(name: str) -> torch.device:
@@ -171,21 +172,6 @@ def pick_device(name: str) -> torch.device:
             "There is no CUDA device", where=f"--device {name}", fix="--device cpu", exit_code=BAD_ENVIRONMENT
         )
     return device
-
-
-def _method(name: str) -> Any:
-    """The module of a method: `preset`, `Learner`, `build_nets`, `pose_net`, `after_pretraining`."""
-    match name:
-        case "murauer":
-            from . import murauer
-
-            return murauer
-        case "crossing":
-            from . import crossing
-
-            return crossing
-        case _:
-            raise HandloomError(f"Unknown method '{name}'", why="known: murauer, crossing")
 
 
 def _loop(

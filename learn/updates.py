@@ -68,7 +68,7 @@ class FiniteGuard:
             group["lr"] = lr
         if self._device.type != "cpu":
             optimizer.found_inf = self._found  # type: ignore[attr-defined]
-        optimizer.step()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
     def raise_if_found(self) -> None:
         """Raise what `check` found on a GPU; waits for the device.
