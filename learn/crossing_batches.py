@@ -1,0 +1,163 @@
+"""What Crossing Nets draw from: crops of several banks in fixed shares, whole poses, unlabelled images.
+
+The method's labelled set X_l may come from two recordings at once (synthetic frames and labelled captured
+ones), and its VAE models whole poses, so a labelled crop is one whose joints are all known. X_u are the
+captured frames that are left: none of them is among the labelled ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..stores.errors import HandloomError
+from .batches import Bank, Geometry, Images, cut, draw_geometry, label
+from .crossing_nets import POSE_UNIT_MM
+from .crossing_recipe import ARMS, CrossingConfig
+from .data import TrainingData
+from .sampling import Shuffle, key_of, noise_generator
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An endless, shuffled sequence of the crops of one bank."""
+
+    bank: Bank
+    crops: Tensor
+    """(M,) numbers of crops."""
+    shuffle: Shuffle
+    key: int
+    size: int
+    """How many of a batch come from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A batch drawn from several banks, and how its crops are cut."""
+
+    parts: tuple[Part, ...]
+    config: CrossingConfig
+
+    @classmethod
+    def of(
+        cls, config: CrossingConfig, name: str, sources: Sequence[tuple[Bank, Tensor, float]], batch: int
+    ) -> Pool:
+        """A pool whose batches take their crops from each bank in these shares; empty sources are left out.
+
+        Args:
+            config: seed and augmentation.
+            name: tells its draws from those of other pools.
+            sources: bank, crops and share of each.
+            batch: crops of a batch.
+        """
+        there = [source for source in sources if len(source[1])]
+        total = sum(share for _, _, share in there)
+        parts: list[Part] = []
+        for place, (bank, crops, share) in enumerate(there):
+            left = batch - sum(part.size for part in parts)
+            size = left if place == len(there) - 1 else min(max(1, round(batch * share / total)), left - 1)
+            key = key_of(config.seed, name, place)
+            parts.append(Part(bank, crops, Shuffle(len(crops), key, bank.device), key, size))
+        return cls(tuple(parts), config)
+
+    @property
+    def batch(self) -> int:
+        """Crops of a batch; 0 for an empty pool."""
+        return sum(part.size for part in self.parts)
+
+    def images(self, step: int) -> Tensor:
+        """(B, 1, P, P) of a step, augmented."""
+        return torch.cat([self._cut(part, *self._draw(part, step), step).image for part in self.parts])
+
+    def labelled(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 1, P, P) of a step and their poses (B, J, 3), about the crop's centre in 50 mm."""
+        images, poses = [], []
+        for part in self.parts:
+            crop, geometry = self._draw(part, step)
+            made = self._cut(part, crop, geometry, step)
+            images.append(made.image)
+            poses.append(self._pose(part, crop, geometry, made))
+        return torch.cat(images), torch.cat(poses)
+
+    def poses(self, step: int) -> Tensor:
+        """The poses of `labelled` alone, (B, J, 3) in 50 mm: no image is cut."""
+        made = []
+        for part in self.parts:
+            crop, geometry = self._draw(part, step)
+            # The roll turns the centre as it turns the joints: the palm is subtracted by whoever needs it.
+            blank = Images(torch.empty(0, device=crop.device), torch.zeros(len(crop), 3, device=crop.device))
+            made.append(self._pose(part, crop, geometry, blank))
+        return torch.cat(made)
+
+    def _draw(self, part: Part, step: int) -> tuple[Tensor, Geometry]:
+        crop = part.crops[part.shuffle.draw(step, part.size)]
+        index = torch.arange(step * part.size, (step + 1) * part.size, device=part.bank.device)
+        rotation = self.config.rotation_deg
+        return crop, draw_geometry(part.bank, crop, part.key, index, rotation_deg=rotation)
+
+    def _cut(self, part: Part, crop: Tensor, geometry: Geometry, step: int) -> Images:
+        return cut(
+            part.bank,
+            crop,
+            geometry,
+            input_px=self.config.input_px,
+            cube_mm=self.config.cube_mm,
+            noise_mm=self.config.noise_mm,
+            generator=noise_generator(part.key, step, part.bank.device),
+        )
+
+    def _pose(self, part: Part, crop: Tensor, geometry: Geometry, images: Images) -> Tensor:
+        known = label(part.bank, crop, geometry, images, cube_mm=self.config.cube_mm)
+        return known.joints * (self.config.cube_mm / 2 / POSE_UNIT_MM)
+
+
+def whole(bank: Bank, crops: Tensor) -> Tensor:
+    """Those of the crops (M,) whose joints are all known."""
+    known = ~torch.isnan(bank.joints_mm).any(dim=-1).any(dim=-1)
+    return crops[known[crops // bank.views]]
+
+
+def labelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+    """X_l: synthetic crops, labelled captured ones or both, as the arm has it.
+
+    Raises:
+        HandloomError: no frame shows a whole pose.
+    """
+    arm, sources = ARMS[config.arm], []
+    if arm.synth and data.synth is not None:
+        sources.append((data.synth, whole(data.synth, data.synth.singles()), 1 - config.real_share))
+    if arm.real and data.real is not None and data.n_labels:
+        captured = whole(data.real, data.real.singles(data.labelled))
+        sources.append((data.real, captured, config.real_share))
+    pool = Pool.of(config, name, sources, config.batch)
+    if not pool.batch:
+        raise HandloomError(
+            "No labelled frame in use shows a whole pose",
+            where=f"layout '{data.layout.name}'",
+            why=f"Crossing Nets learn from frames in which all {len(data.layout)} joints are known",
+            fix="label whole hands, or take MURAUER, which learns from single joints too",
+        )
+    return pool
+
+
+def unlabelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+    """X_u of joint training: captured frames without the labelled ones; empty where no loss wants them."""
+    arm = ARMS[config.arm]
+    if data.real is None or not arm.unlabelled or not arm.gan or arm.pose_only:
+        return Pool((), config)
+    frames = data.unlabelled[~torch.isin(data.unlabelled, data.labelled)]
+    return Pool.of(config, name, [(data.real, data.real.singles(frames), 1.0)], config.batch)
+
+
+def image_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+    """What the depth GAN of stage 2 learns to generate: every image the arm may see, labelled or not."""
+    arm, sources = ARMS[config.arm], []
+    if arm.synth and data.synth is not None:
+        sources.append((data.synth, data.synth.singles(), 1 - config.real_share))
+    frames = data.unlabelled if arm.unlabelled else data.labelled
+    if data.real is not None and len(frames) and (arm.real or arm.unlabelled):
+        sources.append((data.real, data.real.singles(frames), config.real_share))
+    return Pool.of(config, name, sources, config.gan_batch)
