@@ -1,0 +1,537 @@
+"""RealSense recordings (.db3, .bag) as a depth source, and cameras of the SDK that exist in software only.
+
+Files are told apart by their first bytes, not their names (the SDK itself looks at names only). Each file is one
+camera and is played at *sensor* level: a callback copies every image into a bounded queue that this side empties.
+Measured: playback through `rs.pipeline` loses images, a small `rs.frame_queue` deadlocks once the reader lets go of
+the interpreter's lock, `rs.syncer` loses images; this way none was lost.
+
+The SDK writes .db3 only. `SoftwareCamera` is an `rs.software_device` with one depth sensor: frames given to it pass
+through the SDK's own sensor, recorder and file, bit-exact with their stamps, so machines without a camera exercise the
+same code as those with one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import sqlite3
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+
+from ..stores.camera import Camera, Rig
+from ..stores.errors import HandloomError, missing_extra
+from .source import Image
+
+MAGIC: Final = {b"SQLite format 3\0": "db3", b"#ROSBAG V2.0\n": "bag"}
+QUEUE_IMAGES: Final = 8
+"""Images a camera's playback may run ahead of the reader."""
+END_GRACE_S: Final = 0.25
+"""How long a player that says it has stopped is listened to for a last image."""
+STALL_S: Final = 20.0
+"""How long a player may stay silent without saying that it has stopped."""
+
+
+@lru_cache(maxsize=1)
+def load_sdk() -> Any:
+    """The module `pyrealsense2`, with the libusb it needs loaded before it.
+
+    Raises:
+        HandloomError: it is not installed, with the command that brings it.
+    """
+    try:
+        import libusb_package
+
+        # The wheel links to libusb-1.0 without bringing it: its symbols must be global before the import.
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass  # a system-wide libusb serves as well; the import below tells
+    try:
+        import pyrealsense2
+    except ImportError as error:
+        raise missing_extra("pyrealsense2", "realsense") from error
+    return pyrealsense2
+
+
+def sniff(path: Path) -> Literal["db3", "bag"]:
+    """The kind of recording a file is, by its first bytes.
+
+    Raises:
+        HandloomError: missing, unreadable, neither kind, or a .db3 shorter than its own header says.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise HandloomError("There is no such RealSense recording", where=str(path)) from error
+    except OSError as error:
+        raise HandloomError("The file cannot be read", where=str(path), why=str(error)) from error
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    if kind is None:
+        raise HandloomError(
+            "This is not a RealSense recording",
+            where=str(path),
+            why=f"it begins with {head[:12]!r}; a .db3 begins with 'SQLite format 3', a .bag with '#ROSBAG V2.0'",
+        )
+    if kind == "bag":
+        return "bag"
+    # The SDK plays what is left of a cut .db3 without a word: compare with the size in SQLite's header.
+    expected = _sqlite_bytes(head)
+    if size < expected:
+        raise HandloomError(
+            "The RealSense recording is truncated",
+            where=str(path),
+            why=f"{size} bytes are there, its header speaks of {expected}",
+            fix="copy the file again, or record again and let the recorder close it",
+        )
+    return "db3"
+
+
+def _sqlite_bytes(head: bytes) -> int:
+    """Size that a SQLite file's first 32 bytes speak of."""
+    if len(head) < 32:
+        return 32
+    (page,) = struct.unpack(">H", head[16:18])
+    (pages,) = struct.unpack(">I", head[28:32])
+    return int(pages) * (65536 if page == 1 else int(page))
+
+
+class RealsenseFiles:
+    """Several recordings, each one camera, as one depth source.
+
+    Args:
+        paths: .db3 or .bag files in the order of the views.
+        rig: poses and names of the cameras, matched by serial number, else by order. Without it every
+            camera stands at the rig's origin, which is right for a single one only; `provenance` says so.
+
+    Raises:
+        HandloomError: the SDK is missing, a file is not a recording or holds no depth stream, or the rig
+            has another number of cameras or other image sizes.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, rig: Rig | None = None) -> None:
+        if not paths:
+            raise HandloomError("No RealSense recording was named")
+        self._players: list[_Player] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="handloom-")
+        try:
+            for index, path in enumerate(paths):
+                self._players.append(_Player(path, index, Path(self._folder.name)))
+            cameras = [player.camera for player in self._players]
+            self._order = list(range(len(paths))) if rig is None else _match(rig, cameras, paths)
+            self._rig = Rig(_named(cameras)) if rig is None else _placed(rig, cameras, self._order, paths)
+            clocks = {player.clock for player in self._players}
+            if len(clocks) > 1:
+                raise HandloomError(
+                    "The recordings stamp their images with different clocks", why=", ".join(sorted(clocks))
+                )
+            self._clock = clocks.pop()
+        except BaseException:
+            self.close()
+            raise
+        self._provenance: dict[str, Any] = {
+            "source": "realsense-files",
+            "virtual": any(player.virtual for player in self._players),
+            "sdk": f"pyrealsense2 {load_sdk().__version__}",
+            "files": [path.name for path in paths],
+            "file_kinds": [player.kind for player in self._players],
+            "devices": [player.name for player in self._players],
+            "clock": self._clock,
+            "poses": "given" if rig is not None else "unknown" if len(paths) > 1 else "single camera",
+        }
+
+    @property
+    def rig(self) -> Rig:
+        """Intrinsics, sizes and depth units as recorded; names and poses from the given rig."""
+        return self._rig
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The files, the SDK's version and the devices' names."""
+        return self._provenance
+
+    @property
+    def clock(self) -> str:
+        """The SDK's timestamp domain."""
+        return self._clock
+
+    @property
+    def n_images(self) -> int | None:
+        """Images in all files, where their kind lets us count."""
+        counts = [player.n_images for player in self._players]
+        return None if None in counts else sum(n for n in counts if n is not None)
+
+    def frames(self) -> Iterator[Image]:
+        """Images of all files, merged by the time at which they reached the recorder.
+
+        Raises:
+            HandloomError: fewer images came than a file holds, or none for `STALL_S`.
+        """
+        players = [self._players[i] for i in self._order]
+        streams = [player.images(view) for view, player in enumerate(players)]
+        heads = [next(stream, None) for stream in streams]
+        while any(head is not None for head in heads):
+            view = min((h.t_host_ns, i) for i, h in enumerate(heads) if h is not None)[1]
+            image = heads[view]
+            assert image is not None
+            yield image
+            heads[view] = next(streams[view], None)
+
+    def close(self) -> None:
+        """Stop all players and remove the links made for them."""
+        for player in self._players:
+            player.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Player:
+    """One recording played at sensor level into a bounded queue."""
+
+    def __init__(self, path: Path, index: int, links: Path) -> None:
+        rs = load_sdk()
+        self.path, self.kind = path, sniff(path)
+        # The SDK picks its reader by the name's ending, so it is given a link that tells the truth.
+        link = links / f"{index}.{self.kind}"
+        link.symlink_to(path.resolve())
+        try:
+            self._device = rs.context().load_device(str(link)).as_playback()
+            self._device.set_real_time(False)
+            self._sensor, self._profile = self._depth_stream()
+        except RuntimeError as error:
+            raise HandloomError(
+                "The RealSense recording cannot be opened", where=str(path), why=str(error)
+            ) from error
+        self.n_images = _count_db3(path) if self.kind == "db3" else None
+        self.name = self._info(rs.camera_info.name) or "RealSense"
+        self.virtual = self.name.startswith(SoftwareCamera.NAME)
+        self._queue: queue.Queue[tuple[int, int, int, np.ndarray[Any, Any]]] = queue.Queue(QUEUE_IMAGES)
+        self._stop = threading.Event()
+        self._running = False
+        self._pending: list[tuple[int, int, int, np.ndarray[Any, Any]]] = []
+        self._failure: BaseException | None = None
+        self.clock = "hardware_clock"
+        self._unit_m: float | None = None
+        self._start()
+        self.camera = self._describe(index)
+
+    def _depth_stream(self) -> tuple[Any, Any]:
+        rs = load_sdk()
+        for sensor in self._device.query_sensors():
+            for profile in sensor.get_stream_profiles():
+                if profile.stream_type() == rs.stream.depth and profile.format() == rs.format.z16:
+                    return sensor, profile
+        raise HandloomError("The recording holds no depth stream", where=str(self.path))
+
+    def _info(self, key: Any) -> str:
+        return str(self._device.get_info(key)) if self._device.supports(key) else ""
+
+    def _describe(self, index: int) -> Camera:
+        rs = load_sdk()
+        profile = self._profile.as_video_stream_profile()
+        intrinsics = profile.get_intrinsics()
+        unit_m = self._unit_m
+        if unit_m is None:
+            raise HandloomError("The recording does not say its depth unit", where=str(self.path))
+        model, dist = "none", ()
+        coefficients = tuple(shortest(c) for c in intrinsics.coeffs)
+        if any(coefficients) and intrinsics.model != rs.distortion.none:
+            if intrinsics.model != rs.distortion.brown_conrady:
+                raise HandloomError(
+                    f"Depth images with the distortion model '{intrinsics.model}' are not supported",
+                    where=str(self.path),
+                )
+            model, dist = "brown-conrady", coefficients
+        return Camera(
+            name=f"cam{index}",
+            width=int(intrinsics.width),
+            height=int(intrinsics.height),
+            k=(
+                shortest(intrinsics.fx),
+                shortest(intrinsics.fy),
+                shortest(intrinsics.ppx),
+                shortest(intrinsics.ppy),
+            ),
+            depth_unit_mm=round(shortest(unit_m) * 1000.0, 9),
+            dist_model=model,
+            dist=dist,
+            serial=self._info(rs.camera_info.serial_number),
+        )
+
+    def _start(self) -> None:
+        """Begin to play and wait for the first image: only it tells unit and clock."""
+        self._sensor.open(self._profile)
+        self._sensor.start(self._receive)
+        self._running = True
+        first = self._next()
+        if first is None:
+            self.close()
+            raise HandloomError("The recording holds no depth images", where=str(self.path))
+        self._pending.append(first)
+
+    def _receive(self, frame: Any) -> None:
+        """Runs on the SDK's thread; the frame is only valid until it returns."""
+        try:
+            rs = load_sdk()
+            if self._unit_m is None:
+                self._unit_m = float(frame.as_depth_frame().get_units())
+                self.clock = str(frame.get_frame_timestamp_domain()).rsplit(".", 1)[-1].split(":")[0]
+            t_device_ns = round(frame.get_timestamp() * 1e6)
+            arrival = rs.frame_metadata_value.time_of_arrival
+            if frame.supports_frame_metadata(arrival):
+                t_host_ns = int(frame.get_frame_metadata(arrival)) * 1_000_000
+            else:
+                t_host_ns = self._position_ns(t_device_ns)
+            item = (t_device_ns, t_host_ns, int(frame.get_frame_number()), np.array(frame.get_data()))
+        except Exception as error:  # an exception must not unwind into the SDK's thread
+            self._failure = error
+            return
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def _position_ns(self, t_device_ns: int) -> int:
+        """Where in the file the image lies; recorders store arrival relative to their start."""
+        try:
+            return int(self._device.get_position())
+        except RuntimeError:
+            return t_device_ns
+
+    def _next(self) -> tuple[int, int, int, np.ndarray[Any, Any]] | None:
+        """The next image, or None at the end."""
+        rs = load_sdk()
+        silent_since = time.monotonic()
+        while not self._stop.is_set():
+            try:
+                return self._queue.get(timeout=0.05)
+            except queue.Empty:
+                if self._failure is not None:
+                    raise HandloomError(
+                        "The SDK handed over an image that cannot be read",
+                        where=str(self.path),
+                        why=repr(self._failure),
+                    ) from self._failure
+                silence = time.monotonic() - silent_since
+                if self._device.current_status() == rs.playback_status.stopped and silence > END_GRACE_S:
+                    return None
+                if silence > STALL_S:
+                    raise HandloomError("The player fell silent", where=str(self.path)) from None
+        return None
+
+    def images(self, view: int) -> Iterator[Image]:
+        """All images of the file, as images of the given view."""
+        size = (self.camera.height, self.camera.width)
+        seen = 0
+        while True:
+            item = self._pending.pop() if self._pending else self._next()
+            if item is None:
+                break
+            t_device_ns, t_host_ns, number, depth = item
+            if depth.shape != size or depth.dtype != np.uint16:
+                raise HandloomError(
+                    "An image does not fit the recorded intrinsics",
+                    where=f"{self.path}, frame {number}",
+                    why=f"{depth.shape} {depth.dtype}, expected {size} uint16",
+                )
+            seen += 1
+            yield Image(view, depth, t_device_ns, t_host_ns, number)
+        if self.n_images is not None and seen < self.n_images and not self._stop.is_set():
+            raise HandloomError(
+                "The SDK played fewer images than the file holds",
+                where=str(self.path),
+                why=f"{seen} of {self.n_images}",
+                fix="the file may be damaged: check it with `sqlite3 FILE 'pragma integrity_check'`",
+            )
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._running:
+            self._running = False
+            self._sensor.stop()
+            self._sensor.close()
+
+
+def _count_db3(path: Path) -> int | None:
+    """Depth images in a .db3, or None when its tables are others than those we know."""
+    query = (
+        "SELECT count(*) FROM messages JOIN topics ON messages.topic_id = topics.id "
+        "WHERE topics.name LIKE '/device_0/sensor_0/Depth_0/image/data%'"
+    )
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            (count,) = connection.execute(query).fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return None
+    return int(count) or None
+
+
+def shortest(value: float) -> float:
+    """A float32 of the SDK as the shortest decimal that gives it back: 0.00025, not 0.0002500000118743628."""
+    return float(str(np.float32(value)))
+
+
+def _named(cameras: Sequence[Camera]) -> tuple[Camera, ...]:
+    return tuple(replace(camera, name=f"cam{i}") for i, camera in enumerate(cameras))
+
+
+def _match(rig: Rig, cameras: Sequence[Camera], paths: Sequence[Path]) -> list[int]:
+    """For each camera of the rig the file that is its recording."""
+    if len(rig) != len(cameras):
+        raise HandloomError(
+            "The rig has another number of cameras than there are recordings",
+            why=f"{len(rig)} cameras, {len(cameras)} files",
+        )
+    serials = [camera.serial for camera in cameras]
+    wanted = [camera.serial for camera in rig.cameras]
+    if not all(wanted):
+        return list(range(len(cameras)))
+    missing = [serial for serial in wanted if serial not in serials]
+    if missing:
+        raise HandloomError(
+            f"No recording is of the rig's camera with serial {missing[0]}",
+            where=", ".join(map(str, paths)),
+            why=f"the recordings are of {', '.join(serials)}",
+        )
+    return [serials.index(serial) for serial in wanted]
+
+
+def _placed(rig: Rig, cameras: Sequence[Camera], order: Sequence[int], paths: Sequence[Path]) -> Rig:
+    """The recorded cameras at the poses of the rig, after checking that they are the same cameras."""
+    placed = []
+    for wanted, index in zip(rig.cameras, order, strict=True):
+        found = cameras[index]
+        if (wanted.width, wanted.height) != (found.width, found.height):
+            raise HandloomError(
+                f"The rig's camera '{wanted.name}' has another image size than its recording",
+                where=str(paths[index]),
+                why=f"rig {wanted.width} x {wanted.height}, recording {found.width} x {found.height}",
+            )
+        placed.append(replace(found, name=wanted.name, r=wanted.r, t=wanted.t))
+    return Rig(tuple(placed))
+
+
+class SoftwareCamera:
+    """A camera of the SDK without hardware: what is sent to it comes out of its sensor's callback.
+
+    `send` runs the callback on the calling thread before it returns (measured), so a callback that waits
+    for the sender would wait for ever: send from a thread of its own.
+    """
+
+    NAME: Final = "Handloom virtual camera"
+
+    def __init__(self, camera: Camera, *, fps: float, clock: str) -> None:
+        rs = load_sdk()
+        self.camera, self._clock = camera, getattr(rs.timestamp_domain, clock)
+        self._device = rs.software_device()
+        self._device.register_info(rs.camera_info.name, f"{self.NAME} {camera.name}")
+        self._device.register_info(rs.camera_info.serial_number, camera.serial or camera.name)
+        self._sensor = self._device.add_sensor("Depth")
+        stream = rs.video_stream()
+        stream.type, stream.index, stream.uid = rs.stream.depth, 0, 1
+        stream.width, stream.height, stream.fps = camera.width, camera.height, max(1, round(fps))
+        stream.bpp, stream.fmt = 2, rs.format.z16
+        stream.intrinsics = _intrinsics(camera)
+        self._profile = self._sensor.add_video_stream(stream).as_video_stream_profile()
+        self._unit_m = camera.depth_unit_mm / 1000.0
+        self._sensor.add_read_only_option(rs.option.depth_units, self._unit_m)
+        self._recorder: Any = None
+        self._tap: Any = None
+        self._running = False
+
+    def start(self, callback: Callable[[Any], None]) -> None:
+        """Let the sensor hand every `rs.frame` to `callback`."""
+        sensor = self._recorder.query_sensors()[0] if self._recorder is not None else self._sensor
+        sensor.open(sensor.get_stream_profiles()[0])
+        sensor.start(callback)
+        self._tap, self._running = sensor, True
+
+    def record(self, path: Path) -> None:
+        """From the next `start` on also write a .db3."""
+        self._recorder = load_sdk().recorder(str(path), self._device)
+
+    def send(self, image: Image) -> None:
+        """Give one image to the sensor."""
+        rs = load_sdk()
+        depth = np.ascontiguousarray(image.depth)
+        frame = rs.software_video_frame()
+        frame.pixels, frame.bpp, frame.stride = depth, 2, self.camera.width * 2
+        frame.timestamp, frame.domain = image.t_device_ns / 1e6, self._clock
+        frame.frame_number, frame.depth_units, frame.profile = image.frame_number, self._unit_m, self._profile
+        # The SDK keeps whole milliseconds of arrival.
+        self._sensor.set_metadata(rs.frame_metadata_value.time_of_arrival, image.t_host_ns // 1_000_000)
+        self._sensor.on_video_frame(frame)
+
+    def stop(self) -> None:
+        """Stop the sensor; a recording is complete after it."""
+        if self._running:
+            self._running = False
+            self._tap.stop()
+            self._tap.close()
+            self._tap = self._recorder = None
+
+
+def _intrinsics(camera: Camera) -> Any:
+    rs = load_sdk()
+    intrinsics = rs.intrinsics()
+    intrinsics.width, intrinsics.height = camera.width, camera.height
+    intrinsics.fx, intrinsics.fy, intrinsics.ppx, intrinsics.ppy = camera.k
+    intrinsics.model = rs.distortion.brown_conrady if any(camera.dist) else rs.distortion.none
+    intrinsics.coeffs = ([float(c) for c in camera.dist] + [0.0] * 5)[:5]
+    return intrinsics
+
+
+def write_db3(
+    path: Path, camera: Camera, images: Iterable[Image], *, fps: float = 30.0, clock: str = "hardware_clock"
+) -> int:
+    """Write the images of one camera as a RealSense .db3 through the SDK's own recorder; returns how many.
+
+    Raises:
+        HandloomError: the SDK is missing, the file exists, or an image has another size than the camera.
+    """
+    if path.exists():
+        raise HandloomError("The file exists", where=str(path), fix="choose another name or delete it")
+    if path.suffix != ".db3":
+        raise HandloomError("The SDK writes .db3 files only", where=str(path), fix="end the name in .db3")
+    device = SoftwareCamera(camera, fps=fps, clock=clock)
+    device.record(path)
+    arrived = threading.Semaphore(0)
+    device.start(lambda frame: arrived.release())
+    count = 0
+    try:
+        for image in images:
+            if image.depth.shape != (camera.height, camera.width):
+                raise HandloomError(
+                    "An image has another size than its camera",
+                    where=f"frame {image.frame_number}",
+                    why=f"{image.depth.shape}, expected {(camera.height, camera.width)}",
+                )
+            device.send(image)
+            count += 1
+            # The recorder drops what it has no room for: one image at a time, none is lost.
+            arrived.acquire(timeout=5.0)
+    finally:
+        device.stop()
+    return count
