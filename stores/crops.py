@@ -1,0 +1,111 @@
+"""The hand cube: from a centre to a square crop with its own K, and from depth to network input and back.
+
+A crop shows `window_mm` across at the centre's depth in `crop_px` pixels, the centre in its middle. It keeps
+the camera's optical centre and orientation, so it is an ordinary depth image whose
+k = (fx', fy', cx', cy') makes all geometry exact:
+
+    fx' = crop_px z / window_mm,   fy' = fx' fy / fx,   and the centre projects to ((S - 1) / 2, (S - 1) / 2).
+
+The network's input is the cube around the centre: (d - c_z) / (cube / 2) in [-1, 1], and +1 where there is no
+return or the depth lies outside the cube. Labels are (joint - centre) / (cube / 2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .gather import gather
+
+
+def crop_k(center_mm: ArrayLike, k: ArrayLike, *, crop_px: int, window_mm: float) -> NDArray[np.float64]:
+    """K (..., 4) of the crop around centres (..., 3) mm in the frame of a camera with `k` (..., 4)."""
+    center, k = np.asarray(center_mm, np.float64), np.asarray(k, np.float64)
+    fx = crop_px * center[..., 2] / window_mm
+    fy = fx * k[..., 1] / k[..., 0]
+    middle = (crop_px - 1) / 2
+    cx = middle - fx * center[..., 0] / center[..., 2]
+    cy = middle - fy * center[..., 1] / center[..., 2]
+    return np.stack(np.broadcast_arrays(fx, fy, cx, cy), axis=-1)
+
+
+def resample(
+    depth: NDArray[np.generic], k: ArrayLike, new_k: ArrayLike, *, width: int, height: int
+) -> NDArray[Any]:
+    """The image (H, W) of intrinsics `k` as the camera of intrinsics `new_k` shows it; 0 outside it.
+
+    Nearest pixel; both cameras share optical centre and orientation. Works for uint16 depth and uint8 masks.
+    """
+    k, new_k = np.asarray(k, np.float64), np.asarray(new_k, np.float64)
+    columns = (np.arange(width) - new_k[2]) / new_k[0] * k[0] + k[2]
+    rows = (np.arange(height) - new_k[3]) / new_k[1] * k[1] + k[3]
+    out = np.zeros((height, width), depth.dtype)
+    gather(np.ascontiguousarray(depth), _nearest(rows), _nearest(columns), out)
+    return out
+
+
+def take_crop(
+    depth: NDArray[np.uint16],
+    k: ArrayLike,
+    center_mm: ArrayLike,
+    *,
+    crop_px: int = 192,
+    window_mm: float = 450.0,
+) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """Cut the hand out of a depth image (H, W): the crop (crop_px, crop_px), same unit, and its K (4,)."""
+    new_k = crop_k(center_mm, k, crop_px=crop_px, window_mm=window_mm)
+    return resample(depth, k, new_k, width=crop_px, height=crop_px), new_k
+
+
+def native_window(
+    k: ArrayLike, center_mm: ArrayLike, *, width: int, height: int, window_mm: float, margin_px: int = 0
+) -> tuple[int, int, int, int]:
+    """The camera's own pixels that a crop around the centre needs: left, top, width, height, clipped to it.
+
+    Width or height is 0 where the window lies outside the image.
+    """
+    k, (x, y, z) = np.asarray(k, np.float64), np.asarray(center_mm, np.float64)
+    middle = k[2:] + k[:2] * np.array([x, y]) / z
+    half = k[0] * window_mm / 2 / z * np.array([1.0, k[1] / k[0]]) + margin_px
+    low = np.clip(np.floor(middle - half), 0, [width, height]).astype(int)
+    high = np.clip(np.ceil(middle + half) + 1, 0, [width, height]).astype(int)
+    size = np.maximum(high - low, 0)
+    return int(low[0]), int(low[1]), int(size[0]), int(size[1])
+
+
+def window_k(k: ArrayLike, left_px: int, top_px: int) -> NDArray[np.float64]:
+    """K (4,) of the window of an image that begins at pixel (left, top)."""
+    shifted: NDArray[np.float64] = np.asarray(k, np.float64) - np.array([0, 0, left_px, top_px])
+    return shifted
+
+
+def normalise(depth_mm: NDArray[Any], center_z_mm: ArrayLike, cube_mm: float) -> NDArray[np.float32]:
+    """Network input in [-1, 1] of depth (..., H, W) mm around the centre's depth (...); +1 is nothing."""
+    center = np.asarray(center_z_mm, np.float32)[..., None, None]
+    scaled = (depth_mm.astype(np.float32) - center) / np.float32(cube_mm / 2)
+    return np.where((depth_mm > 0) & (np.abs(scaled) <= 1), scaled, np.float32(1))
+
+
+def denormalise(image: NDArray[Any], center_z_mm: ArrayLike, cube_mm: float) -> NDArray[np.float32]:
+    """Depth mm of a network input (..., H, W): `normalise` undone, 0 where there was nothing."""
+    center = np.asarray(center_z_mm, np.float32)[..., None, None]
+    depth = image.astype(np.float32) * np.float32(cube_mm / 2) + center
+    return np.where(image < 1, depth, np.float32(0))
+
+
+def relative(joints_mm: ArrayLike, center_mm: ArrayLike, cube_mm: float) -> NDArray[np.float32]:
+    """Labels (..., J, 3) in half cubes of joints (..., J, 3) around centres (..., 3), mm in the camera."""
+    offset = np.asarray(joints_mm, np.float32) - np.asarray(center_mm, np.float32)[..., None, :]
+    return np.asarray(offset / np.float32(cube_mm / 2), np.float32)
+
+
+def absolute(labels: ArrayLike, center_mm: ArrayLike, cube_mm: float) -> NDArray[np.float32]:
+    """Joints (..., J, 3) mm of labels (..., J, 3) in half cubes: `relative` undone."""
+    scaled = np.asarray(labels, np.float32) * np.float32(cube_mm / 2)
+    return np.asarray(scaled + np.asarray(center_mm, np.float32)[..., None, :], np.float32)
+
+
+def _nearest(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.floor(coordinates + 0.5).astype(np.int64)

@@ -1,0 +1,366 @@
+"""A recording: one Zarr group with the rig in its attributes and up to three tables below it.
+
+    frames/   what the cameras gave: depth/<camera>, present, times and numbers, who and in which sequence
+    crops/    where the hand is: square crops with their own K, the centres, the bones' masks
+    labels/   what is known of it: joints in the rig's frame, visibility, the parameters that made them
+
+Rows correspond across the tables. Synthetic and captured recordings have the same form; nothing else of the
+kit asks which one it reads. A recording is as long as `frames/`; `crops/` of a capture may lag behind, and
+`labels/` may come much later (`replace_labels`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid as uuid_module
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from .camera import Rig
+from .errors import HandloomError
+from .joints import Layout, layout_named
+from .table import Appender, Column, Table
+
+FORMAT: Final = "handloom-recording"
+VERSION: Final = 1
+UNIT_FRAMES: Final = 256
+OPEN_UNIT_FRAMES: Final = 16
+"""Unit of an open capture's frames: what a power cut may cost."""
+
+Kind = Literal["synthetic", "captured"]
+Hand = Literal["right", "left"]
+SPLITS: Final = ("train", "val", "test")
+CENTER_SOURCES: Final = ("none", "truth", "located", "given")
+NO_PART: Final = 255
+"""Value of a pixel in `parts` that shows no bone."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """An open recording; make one with `create_recording` or `open_recording`."""
+
+    path: Path
+    kind: Kind
+    uuid: str
+    rig: Rig
+    hand: Hand
+    provenance: dict[str, Any]
+    attributes: dict[str, Any]
+    """Whatever else was said of it: `twins_of`, `sequences`, `subjects`."""
+    frames: Table | None = None
+    crops: Table | None = None
+    labels: Table | None = None
+
+    @property
+    def n_frames(self) -> int:
+        """Committed rows."""
+        table = self.frames or self.crops
+        return table.committed if table else 0
+
+    @property
+    def n_views(self) -> int:
+        """Cameras of the rig."""
+        return len(self.rig)
+
+    @property
+    def layout(self) -> Layout | None:
+        """Layout of the labels, if there are any."""
+        return layout_named(str(self.labels.attributes["layout"])) if self.labels else None
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the full frames were kept."""
+        return self.frames is not None and f"depth/{self.rig.names[0]}" in self.frames.columns
+
+    @property
+    def depth_unit_mm(self) -> NDArray[np.float32]:
+        """(V,) float32, mm of one step of each camera's depth."""
+        return np.array([camera.depth_unit_mm for camera in self.rig.cameras], np.float32)
+
+    def create_frames(self, *, depth: bool, unit_frames: int = UNIT_FRAMES) -> Table:
+        """Add the table of what the cameras gave, with full frames where `depth` is set."""
+        codec: Literal["capture", "synthesis"] = "capture" if self.kind == "captured" else "synthesis"
+        views = (self.n_views,)
+        columns = [
+            Column("present", views, "u1", codec=codec),
+            Column("t_device_ns", views, "i8", -1, codec),
+            Column("t_host_ns", views, "i8", -1, codec),
+            Column("frame_number", views, "i8", -1, codec),
+            Column("frame_id", (), "u8", codec=codec),
+            Column("subject", (), "i4", codec=codec),
+            Column("sequence", (), "i4", codec=codec),
+            Column("split", (), "u1", codec=codec),
+        ]
+        if depth:
+            columns += [
+                Column(f"depth/{camera.name}", (camera.height, camera.width), "u2", codec=codec)
+                for camera in self.rig.cameras
+            ]
+        self.frames = Table.create(self.path / "frames", columns, unit_frames=unit_frames, attributes={})
+        return self.frames
+
+    def create_crops(
+        self,
+        *,
+        parts: bool,
+        crop_px: int = 192,
+        window_mm: float = 450.0,
+        unit_frames: int = UNIT_FRAMES,
+    ) -> Table:
+        """Add the table of where the hand is."""
+        views, image = self.n_views, (self.n_views, crop_px, crop_px)
+        columns = [
+            Column("crop", image, "u2"),
+            Column("center", (views, 3), "f4"),
+            Column("k", (views, 4), "f4"),
+            Column("center_source", (views,), "u1"),
+            Column("center_score", (views,), "f4"),
+        ]
+        if parts:
+            columns.append(Column("parts", image, "u1", NO_PART))
+        attributes = {"crop_px": crop_px, "window_mm": window_mm}
+        self.crops = Table.create(
+            self.path / "crops", columns, unit_frames=unit_frames, attributes=attributes
+        )
+        return self.crops
+
+    def create_labels(
+        self,
+        *,
+        layout: str,
+        pose_size: int = 0,
+        shape_size: int = 0,
+        root_size: int = 0,
+        twin: bool = False,
+        attributes: Mapping[str, Any] | None = None,
+        unit_frames: int = UNIT_FRAMES,
+        folder: str = "labels",
+    ) -> Table:
+        """Add the table of what is known of the hand."""
+        count = len(layout_named(layout))
+        columns = [Column("joints", (count, 3), "f4"), Column("visible", (self.n_views, count), "u1")]
+        sizes = {"pose": pose_size, "shape": shape_size, "root": root_size}
+        columns += [Column(name, (size,), "f4") for name, size in sizes.items() if size]
+        if twin:
+            columns.append(Column("twin", (), "u8"))
+        self.labels = Table.create(
+            self.path / folder,
+            columns,
+            unit_frames=unit_frames,
+            attributes={**(attributes or {}), "layout": layout},
+        )
+        return self.labels
+
+    def replace_labels(
+        self,
+        joints_mm: NDArray[np.float32],
+        *,
+        layout: str,
+        visible: NDArray[np.uint8] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Table:
+        """Give every row new labels: written beside the old ones, then put in their place.
+
+        Args:
+            joints_mm: (T, J, 3) in the rig's frame, NaN where unknown.
+            layout: name of the layout of the J points.
+            visible: (T, V, J), 1 where the point is seen; all seen when left out.
+            attributes: said of the table, beside its layout.
+        """
+        rows, count = joints_mm.shape[:2]
+        assert rows == self.n_frames, f"{rows} rows of labels for {self.n_frames} frames"
+        if visible is None:
+            visible = np.ones((rows, self.n_views, count), np.uint8)
+        shutil.rmtree(self.path / "labels.new", ignore_errors=True)
+        table = self.create_labels(layout=layout, attributes=attributes, folder="labels.new")
+        with Appender(table) as appender:
+            appender.append({"joints": joints_mm, "visible": visible})
+        old = self.path / "labels.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if (self.path / "labels").exists():
+            (self.path / "labels").rename(old)
+        (self.path / "labels.new").rename(self.path / "labels")
+        shutil.rmtree(old, ignore_errors=True)
+        self.labels = Table.open(self.path / "labels")
+        return self.labels
+
+    def annotate(self, **attributes: Any) -> None:
+        """Add to `attributes`, or replace what is there."""
+        self.attributes.update(attributes)
+        group = zarr.open_group(self.path, mode="r+")
+        group.update_attributes({"attributes": self.attributes})
+
+    @classmethod
+    def _from_attributes(cls, path: Path, values: Mapping[str, Any]) -> Self:
+        return cls(
+            path=path,
+            kind=values["kind"],
+            uuid=str(values["uuid"]),
+            rig=Rig.from_dict(values["rig"], where=str(path)),
+            hand=values["hand"],
+            provenance=dict(values["provenance"]),
+            attributes=dict(values.get("attributes", {})),
+        )
+
+
+def create_recording(
+    path: Path,
+    *,
+    kind: Kind,
+    rig: Rig,
+    hand: Hand,
+    provenance: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Recording:
+    """A new recording without tables.
+
+    Raises:
+        HandloomError: something lies at `path`; with `overwrite`, something that is no recording.
+    """
+    prepare_output(path, overwrite=overwrite)
+    values: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "uuid": str(uuid_module.uuid4()),
+        "kind": kind,
+        "hand": hand,
+        "rig": rig.to_dict(),
+        "provenance": dict(provenance),
+        "attributes": dict(attributes or {}),
+    }
+    values["manifest"] = _manifest(values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    zarr.create_group(path, attributes=values)
+    return Recording._from_attributes(path, values)
+
+
+def prepare_output(path: Path, *, overwrite: bool) -> None:
+    """Make sure a recording can be made at `path`, removing the one that is there if `overwrite`.
+
+    Raises:
+        HandloomError: the path is taken.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise HandloomError(
+            "The output exists already", where=str(path), fix="add --overwrite, or choose another --out"
+        )
+    if not (path.is_dir() and (not any(path.iterdir()) or _is_recording(path))):
+        raise HandloomError(
+            "Refusing to overwrite what is not a recording", where=str(path), fix="choose another --out"
+        )
+    shutil.rmtree(path)
+
+
+def open_recording(path: Path, *, writable: bool = False) -> Recording:
+    """The recording at `path`, its tables clamped to what was committed.
+
+    Raises:
+        HandloomError: nothing is there, it is no recording, of a newer version, or incomplete.
+    """
+    values = _read_attributes(path)
+    version = values.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise HandloomError(
+            "The recording was written by a newer Handloom",
+            where=str(path),
+            why=f"its version is {version}, this Handloom reads up to {VERSION}",
+            fix="pip install --upgrade handloom",
+        )
+    if values.get("manifest") != _manifest(values):
+        raise HandloomError(
+            "The recording's description was changed after it was written",
+            where=str(path / "zarr.json"),
+            why="rig, kind or hand no longer match the manifest, so the geometry may be wrong",
+            fix="restore zarr.json, or make the recording again",
+        )
+    recording = Recording._from_attributes(path, values)
+    if not (path / "labels").exists() and (path / "labels.new").exists():
+        (path / "labels.new").rename(path / "labels")  # cut off between two renames of `replace_labels`
+    for name in ("frames", "crops", "labels"):
+        if (path / name).exists():
+            setattr(recording, name, Table.open(path / name, writable=writable))
+    if recording.frames is None:
+        raise HandloomError(
+            "The recording is incomplete",
+            where=str(path / "frames"),
+            why="the table is missing",
+            fix="copy the recording again, or record or synthesise it again",
+        )
+    return recording
+
+
+def describe(recording: Recording) -> dict[str, Any]:
+    """What `handloom store info` prints: plain values."""
+    frames = recording.frames
+    assert frames is not None
+    split = frames.read("split")
+    present = frames.read("present")
+    labels = recording.labels
+    labelled = int(np.isfinite(labels.read("joints")).all((1, 2)).sum()) if labels else 0
+    located = int((recording.crops.read("center_source") > 0).any(1).sum()) if recording.crops else 0
+    tables = {name: getattr(recording, name) for name in ("frames", "crops", "labels")}
+    size = sum(file.stat().st_size for file in recording.path.rglob("*") if file.is_file())
+    return {
+        "path": str(recording.path),
+        "kind": recording.kind,
+        "uuid": recording.uuid,
+        "hand": recording.hand,
+        "frames": recording.n_frames,
+        "cameras": [
+            {"name": c.name, "size": f"{c.width}x{c.height}", "depth_unit_mm": c.depth_unit_mm}
+            for c in recording.rig.cameras
+        ],
+        "images": int(present.sum()),
+        "dropped_images": int((present == 0).sum()),
+        "with_crops": located,
+        "labelled": labelled,
+        "layout": recording.layout.name if recording.layout else None,
+        "splits": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
+        "sequences": len(np.unique(frames.read("sequence"))),
+        "tables": {name: sorted(table.columns) for name, table in tables.items() if table},
+        "bytes": size,
+        "provenance": recording.provenance,
+    }
+
+
+def _read_attributes(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise HandloomError("There is no recording", where=str(path))
+    if not (path / "zarr.json").is_file():
+        raise HandloomError("This is not a recording", where=str(path), why="it holds no zarr.json")
+    try:
+        values = json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HandloomError(
+            "The recording's description cannot be read", where=str(path / "zarr.json"), why=str(error)
+        ) from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise HandloomError(
+            "This is not a recording", where=str(path), why=f"the Zarr group is not of format '{FORMAT}'"
+        )
+    return values
+
+
+def _is_recording(path: Path) -> bool:
+    try:
+        _read_attributes(path)
+    except HandloomError:
+        return False
+    return True
+
+
+def _manifest(values: Mapping[str, Any]) -> str:
+    """Hash of what the geometry rests on."""
+    kept = {name: values[name] for name in ("format", "version", "uuid", "kind", "hand", "rig")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
