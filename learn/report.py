@@ -1,0 +1,185 @@
+"""One self-contained HTML page: text, tables with intervals, pictures as data URIs, light and dark.
+
+The page asks nothing of the network (its own content policy forbids it) and runs no script, so it reads the
+same over ssh, in a CI artefact and as an attachment.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+from ..stores.errors import HandloomError
+from .figures import Picture
+from .metrics import Interval, Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number with its interval; tables draw a bar of its length."""
+
+    value: float
+    interval: Interval | None = None
+    digits: int = 2
+
+
+Cell = str | int | float | Measured | None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Paragraphs, separated by empty lines."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Commands or output, as they are."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values, two columns."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells; None is shown as a dash."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    best: int | None = None
+    """The row to set in bold."""
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows), "a row has another length"
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures, side by side where there is room."""
+
+    pictures: Sequence[Picture]
+
+
+Block = Text | Code | Facts | Table | Gallery | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what follows it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A page."""
+
+    title: str
+    sections: Sequence[Section]
+    subtitle: str = ""
+    made_by: str = ""
+    """The command and version, for the last line."""
+    made_at: datetime | None = None
+
+    def html(self) -> str:
+        """The whole page."""
+        environment = jinja2.Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )
+        environment.filters |= {
+            "uri": _data_uri,
+            "number": _number,
+            "kind": lambda block: type(block).__name__,
+        }
+        environment.globals |= {"widest": _widest, "percent": _percent}
+        source = resources.files(__package__).joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+        made_at = (self.made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
+        return environment.from_string(source).render(report=self, made_at=made_at)
+
+    def write(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the page.
+
+        Raises:
+            HandloomError: the file exists and `overwrite` is not set.
+        """
+        if path.exists() and not overwrite:
+            raise HandloomError("The report exists already", where=str(path), fix="--overwrite replaces it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.html(), encoding="utf-8")
+
+
+def metrics_table(results: Mapping[str, Metrics], *, caption: str = "", details: Sequence[str] = ()) -> Table:
+    """The table of errors: one row a model, the best mean in bold.
+
+    Args:
+        results: metrics by name.
+        caption: below the table.
+        details: one more cell for each row (what a model had seen, say); empty: no such column.
+    """
+    means = [m.mean_mm for m in results.values()]
+    known = [mean for mean in means if not math.isnan(mean)]
+    best = means.index(min(known)) if known else None
+    columns = [
+        "model",
+        *(["labels"] if details else []),
+        "mean error (mm)",
+        "median",
+        "≤ 40 mm",
+        "AUC 80",
+        "missed",
+    ]
+    rows: list[list[Cell]] = []
+    for i, (name, m) in enumerate(results.items()):
+        within = m.success[m.thresholds_mm.index(40.0)]
+        rows.append(
+            [
+                name,
+                *([details[i]] if details else []),
+                Measured(m.mean_mm, m.interval),
+                m.median_mm,
+                "–" if math.isnan(within) else f"{100 * within:.0f} %",
+                f"{m.auc:.3f}",
+                m.missed,
+            ]
+        )
+    return Table(columns, rows, caption, best)
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _number(value: Cell, digits: int = 2) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _widest(table: Table, column: int) -> float:
+    """The right end of the column's scale: its largest value or interval end."""
+    ends = [
+        max(cell.value, cell.interval.high if cell.interval else cell.value)
+        for cell in (row[column] for row in table.rows)
+        if isinstance(cell, Measured) and math.isfinite(cell.value)
+    ]
+    return max((e for e in ends if math.isfinite(e)), default=1.0)
+
+
+def _percent(value: float, widest: float) -> str:
+    return f"{100 * min(1.0, max(0.0, value / widest)) if widest > 0 and math.isfinite(value) else 0:.1f}%"
