@@ -278,7 +278,7 @@ class Learner:
         self.guard.check(step, {f"{term} loss": value for term, value in terms.items()})
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward(inputs=_parameters(optimizer))  # type: ignore[no-untyped-call]
+        torch.stack(list(terms.values())).sum().backward(inputs=_parameters(optimizer))
         self.guard.update(optimizer, rate, step, name=f"{name} ({self._stage})")
 
     @torch.no_grad()

@@ -22,6 +22,16 @@ from .sampling import Shuffle, key_of, noise_generator
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Crops of one bank and how much of a batch should come from them."""
+
+    bank: Bank
+    crops: Tensor
+    """(M,) numbers of crops."""
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """An endless, shuffled sequence of the crops of one bank."""
 
@@ -42,25 +52,23 @@ class Pool:
     config: CrossingConfig
 
     @classmethod
-    def of(
-        cls, config: CrossingConfig, name: str, sources: Sequence[tuple[Bank, Tensor, float]], batch: int
-    ) -> Pool:
-        """A pool whose batches take their crops from each bank in these shares; empty sources are left out.
+    def of(cls, config: CrossingConfig, name: str, sources: Sequence[Source], batch: int) -> Pool:
+        """A pool whose batches take their crops from each source in its share; empty ones are left out.
 
         Args:
             config: seed and augmentation.
             name: tells its draws from those of other pools.
-            sources: bank, crops and share of each.
+            sources: where the crops come from.
             batch: crops of a batch.
         """
-        there = [source for source in sources if len(source[1])]
-        total = sum(share for _, _, share in there)
+        there = [source for source in sources if len(source.crops)]
         parts: list[Part] = []
-        for place, (bank, crops, share) in enumerate(there):
-            left = batch - sum(part.size for part in parts)
-            size = left if place == len(there) - 1 else min(max(1, round(batch * share / total)), left - 1)
+        for place, source in enumerate(there):
+            left, shares = batch - sum(part.size for part in parts), [s.share for s in there[place:]]
+            size = min(max(1, round(left * shares[0] / sum(shares))), left - len(shares) + 1)
             key = key_of(config.seed, name, place)
-            parts.append(Part(bank, crops, Shuffle(len(crops), key, bank.device), key, size))
+            shuffle = Shuffle(len(source.crops), key, source.bank.device)
+            parts.append(Part(source.bank, source.crops, shuffle, key, size))
         return cls(tuple(parts), config)
 
     @property
@@ -120,27 +128,36 @@ def whole(bank: Bank, crops: Tensor) -> Tensor:
     return crops[known[crops // bank.views]]
 
 
-def labelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
-    """X_l: synthetic crops, labelled captured ones or both, as the arm has it.
+def labelled_sources(data: TrainingData, *, synth: bool, real: bool, real_share: float = 0.5) -> list[Source]:
+    """Crops with whole poses: synthetic ones, labelled captured ones or both.
 
     Raises:
-        HandloomError: no frame shows a whole pose.
+        HandloomError: there is none.
     """
-    arm, sources = ARMS[config.arm], []
-    if arm.synth and data.synth is not None:
-        sources.append((data.synth, whole(data.synth, data.synth.singles()), 1 - config.real_share))
-    if arm.real and data.real is not None and data.n_labels:
-        captured = whole(data.real, data.real.singles(data.labelled))
-        sources.append((data.real, captured, config.real_share))
-    pool = Pool.of(config, name, sources, config.batch)
-    if not pool.batch:
+    sources = []
+    if synth and data.synth is not None:
+        sources.append(Source(data.synth, whole(data.synth, data.synth.singles()), 1 - real_share))
+    if real and data.real is not None:
+        sources.append(Source(data.real, whole(data.real, data.real.singles(data.labelled)), real_share))
+    if not any(len(source.crops) for source in sources):
         raise HandloomError(
             "No labelled frame in use shows a whole pose",
             where=f"layout '{data.layout.name}'",
             why=f"Crossing Nets learn from frames in which all {len(data.layout)} joints are known",
             fix="label whole hands, or take MURAUER, which learns from single joints too",
         )
-    return pool
+    return sources
+
+
+def labelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+    """X_l, as the arm has it.
+
+    Raises:
+        HandloomError: no frame shows a whole pose.
+    """
+    arm = ARMS[config.arm]
+    sources = labelled_sources(data, synth=arm.synth, real=arm.real, real_share=config.real_share)
+    return Pool.of(config, name, sources, config.batch)
 
 
 def unlabelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
@@ -149,15 +166,15 @@ def unlabelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Po
     if data.real is None or not arm.unlabelled or not arm.gan or arm.pose_only:
         return Pool((), config)
     frames = data.unlabelled[~torch.isin(data.unlabelled, data.labelled)]
-    return Pool.of(config, name, [(data.real, data.real.singles(frames), 1.0)], config.batch)
+    return Pool.of(config, name, [Source(data.real, data.real.singles(frames))], config.batch)
 
 
 def image_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
     """What the depth GAN of stage 2 learns to generate: every image the arm may see, labelled or not."""
     arm, sources = ARMS[config.arm], []
     if arm.synth and data.synth is not None:
-        sources.append((data.synth, data.synth.singles(), 1 - config.real_share))
-    frames = data.unlabelled if arm.unlabelled else data.labelled
-    if data.real is not None and len(frames) and (arm.real or arm.unlabelled):
-        sources.append((data.real, data.real.singles(frames), config.real_share))
+        sources.append(Source(data.synth, data.synth.singles(), 1 - config.real_share))
+    if data.real is not None and (arm.real or arm.unlabelled):
+        frames = data.unlabelled if arm.unlabelled else data.labelled
+        sources.append(Source(data.real, data.real.singles(frames), config.real_share))
     return Pool.of(config, name, sources, config.gan_batch)

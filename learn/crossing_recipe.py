@@ -139,8 +139,13 @@ def preset(name: str, arm: str, **overrides: Any) -> TrainConfig:
     Raises:
         HandloomError: the preset, the arm or an override is not one.
     """
+    if arm in ("nearest", "paper-nearest"):
+        from . import nearest
+
+        return nearest.preset(name, arm, **overrides)
     if arm not in ARMS:
-        raise HandloomError(f"Crossing Nets have no arm '{arm}'", why=f"known: {', '.join(ARMS)}")
+        known = ", ".join([*ARMS, "nearest", "paper-nearest"])
+        raise HandloomError(f"Crossing Nets have no arm '{arm}'", why=f"known: {known}")
     chosen: dict[str, Any]
     match name:
         case "quick":

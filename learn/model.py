@@ -78,7 +78,7 @@ def load_model(run: Path, *, device: str = "cpu") -> PoseModel:
 
 
 def method_module(method: str, arm: str = "") -> Any:
-    """The module of a method (the preview arm has its own): `train` says what it offers.
+    """The module of a method (preview and nearest have their own): `train` says what it offers.
 
     Raises:
         HandloomError: there is no such method.
@@ -92,6 +92,10 @@ def method_module(method: str, arm: str = "") -> Any:
             from . import murauer
 
             return murauer
+        case "crossing", "nearest" | "paper-nearest":
+            from . import nearest
+
+            return nearest
         case "crossing", _:
             from . import crossing
 

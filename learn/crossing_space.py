@@ -1,0 +1,118 @@
+"""What a trained model can do in its shared latent space: poses to depth, walks, depth to pose to depth.
+
+All images are the network's own: (B, 1, P, P) in [-1, 1], +1 where there is no hand; all poses are joints
+(B, J, 3) in mm relative to the crop's centre, in its camera. A generated map
+is that of the crop the pose lies in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..stores.errors import HandloomError
+from .crossing_nets import POSE_UNIT_MM, CrossingNets, stretched
+from .crossing_recipe import ARMS
+from .model import PoseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Points of the shared latent space in both of its forms."""
+
+    z: Tensor
+    """(n, 23)."""
+    joints_mm: Tensor
+    """(n, J, 3)."""
+    depth: Tensor
+    """(n, 1, P, P)."""
+
+
+def latents_of_poses(model: PoseModel, joints_mm: Tensor) -> Tensor:
+    """The latents z (B, 23) of poses (B, J, 3): the VAE's means and the palm's offset."""
+    nets = _nets(model)
+    with torch.no_grad():
+        return nets.shared(joints_mm.to(_device(nets)) / POSE_UNIT_MM)
+
+
+def latents_of_depth(model: PoseModel, crops: Tensor) -> Tensor:
+    """The latents z (B, 23) that `pos` finds in crops (B, 1, P, P)."""
+    nets = _nets(model)
+    crops = crops.to(_device(nets))
+    with torch.no_grad():
+        z: Tensor = nets.pos(nets.trunk(stretched(crops) if _min_max(model) else crops))
+    return z
+
+
+def show(model: PoseModel, z: Tensor) -> Walk:
+    """Both forms of points z (n, 23) of the shared latent space."""
+    nets = _nets(model)
+    with torch.no_grad():
+        return Walk(z, nets.pose_of(z) * POSE_UNIT_MM, nets.depth_of(z))
+
+
+def generate_depth(model: PoseModel, joints_mm: Tensor) -> Tensor:
+    """The render route: depth (B, 1, P, P) of poses (B, J, 3).
+
+    Raises:
+        HandloomError: the model has no generator.
+    """
+    return show(model, latents_of_poses(model, joints_mm)).depth
+
+
+def walk(model: PoseModel, start: Tensor, stop: Tensor, steps: int) -> Walk:
+    """Figure 1: points on the line between two latents (23,), both ends included.
+
+    Raises:
+        HandloomError: the model has no generator.
+    """
+    share = torch.linspace(0, 1, steps, device=start.device)[:, None]
+    return show(model, torch.lerp(start[None], stop[None], share))
+
+
+def random_walk(model: PoseModel, anchors_mm: Tensor, *, steps: int) -> Walk:
+    """Figure 1 through the latents of several poses (n, J, 3), `steps` points from each to the next.
+
+    Raises:
+        HandloomError: the model has no generator.
+    """
+    z = latents_of_poses(model, anchors_mm)
+    share = torch.linspace(0, 1, steps + 1, device=z.device)[:-1, None]
+    legs = [torch.lerp(a[None], b[None], share) for a, b in itertools.pairwise(z)]
+    return show(model, torch.cat([*legs, z[-1:]]))
+
+
+def reconstruct(model: PoseModel, crops: Tensor) -> Walk:
+    """Figure 5: crops (B, 1, P, P) through the shared space, depth to pose to depth.
+
+    Raises:
+        HandloomError: the model has no generator.
+    """
+    return show(model, latents_of_depth(model, crops))
+
+
+def _nets(model: PoseModel) -> CrossingNets:
+    """The networks of a model that has a shared space.
+
+    Raises:
+        HandloomError: it has none, or no stage trained its generator.
+    """
+    nets = model.nets
+    if not isinstance(nets, CrossingNets) or ARMS[model.arm].pose_only:
+        raise HandloomError(
+            "This model has no generator",
+            where=f"{model.method} {model.arm}",
+            fix="handloom train crossing --arm full ...",
+        )
+    return nets
+
+
+def _min_max(model: PoseModel) -> bool:
+    return bool(model.description["normalisation"] == "min-max")
+
+
+def _device(nets: CrossingNets) -> torch.device:
+    return next(nets.parameters()).device
