@@ -1,0 +1,229 @@
+"""The plain folder: the form of a capture that everyone can write and read.
+
+rig.toml                 the cameras, see `camera.read_rig`
+frames.csv               frame,camera,file,t_device_ns,t_host_ns; a missing row is a dropped image
+<camera>/NNNNNN.png      16-bit depth
+joints.csv               optional: frame,joint,x_mm,y_mm,z_mm in the rig's frame, OpenXR names, any frames
+meta.toml                optional: whatever was noted
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .camera import Rig, read_rig, write_rig
+from .errors import HandloomError
+from .joints import OPENXR26
+from .png import read_depth_png, write_depth_png
+
+FRAME_COLUMNS: Final = ("frame", "camera", "file", "t_device_ns", "t_host_ns")
+JOINT_COLUMNS: Final = ("frame", "joint", "x_mm", "y_mm", "z_mm")
+N = TypeVar("N", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderImage:
+    """One line of frames.csv."""
+
+    frame: int
+    camera: int
+    file: Path
+    t_device_ns: int
+    t_host_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFolder:
+    """A plain folder whose tables were read and checked; images are read when asked for."""
+
+    path: Path
+    rig: Rig
+    images: tuple[FolderImage, ...]
+    """In the order of frame, then camera."""
+    joints: Mapping[int, NDArray[np.float32]]
+    """Labelled frames: (26, 3) mm in the rig, NaN where a joint was not given."""
+    meta: Mapping[str, Any]
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The frames that have at least one image, ascending."""
+        return tuple(sorted({image.frame for image in self.images}))
+
+    def depth(self, image: FolderImage) -> NDArray[np.uint16]:
+        """The depth (H, W) of one image.
+
+        Raises:
+            HandloomError: the file is no depth image of its camera's size.
+        """
+        camera = self.rig.cameras[image.camera]
+        return read_depth_png(image.file, size=(camera.width, camera.height))
+
+
+def read_folder(path: Path) -> PlainFolder:
+    """The plain folder at `path`.
+
+    Raises:
+        HandloomError: a file is missing or holds something it must not.
+    """
+    if not path.is_dir():
+        raise HandloomError("There is no such folder", where=str(path))
+    rig = read_rig(path / "rig.toml")
+    images = tuple(_read_frames(path, rig))
+    if not images:
+        raise HandloomError("The folder lists no image", where=str(path / "frames.csv"))
+    frames = {image.frame for image in images}
+    return PlainFolder(
+        path, rig, images, _read_joints(path / "joints.csv", frames), _read_meta(path / "meta.toml")
+    )
+
+
+def write_folder(
+    path: Path,
+    rig: Rig,
+    images: Iterable[tuple[int, int, NDArray[np.uint16], int, int]],
+    *,
+    joints: Mapping[int, NDArray[Any]] | None = None,
+) -> None:
+    """Write a plain folder.
+
+    Args:
+        path: a folder that does not exist or is empty.
+        rig: its cameras.
+        images: (frame, camera index, depth (H, W), t_device_ns, t_host_ns); leave out what was dropped.
+        joints: labelled frames, (26, 3) mm in the rig's frame; NaN joints are left out.
+
+    Raises:
+        HandloomError: the folder holds something.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise HandloomError("The output exists already", where=str(path), fix="choose an empty folder")
+    for camera in rig.cameras:
+        (path / camera.name).mkdir(parents=True, exist_ok=True)
+    write_rig(rig, path / "rig.toml")
+    with (path / "frames.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(FRAME_COLUMNS)
+        for frame, view, depth, t_device_ns, t_host_ns in images:
+            name = f"{rig.cameras[view].name}/{frame:06d}.png"
+            write_depth_png(path / name, depth)
+            writer.writerow((frame, rig.cameras[view].name, name, t_device_ns, t_host_ns))
+    if joints is not None:
+        write_joints(path / "joints.csv", joints)
+
+
+def write_joints(path: Path, joints: Mapping[int, NDArray[Any]]) -> None:
+    """Write joints.csv: (26, 3) mm a frame, joints with NaN left out."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(JOINT_COLUMNS)
+        for frame in sorted(joints):
+            for name, point in zip(OPENXR26, joints[frame], strict=True):
+                if np.isfinite(point).all():
+                    writer.writerow((frame, name, *(f"{x:.4f}" for x in point)))
+
+
+def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
+    path = folder / "frames.csv"
+    images: dict[tuple[int, int], FolderImage] = {}
+    for line, row in _rows(path, FRAME_COLUMNS):
+        where = f"{path}, line {line}"
+        if row["camera"] not in rig.names:
+            raise HandloomError(
+                f"Unknown camera '{row['camera']}'", where=where, why=f"rig.toml has: {', '.join(rig.names)}"
+            )
+        file = folder / row["file"]
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise HandloomError("An image lies outside the folder", where=where, why=row["file"])
+        if not file.is_file():
+            raise HandloomError(
+                "An image is listed but not there",
+                where=f"{where}: {row['file']}",
+                fix="copy the image, or delete the line: a missing line is a dropped image",
+            )
+        numbers = [
+            _number(row[name], int, f"{where}, {name}") for name in ("frame", "t_device_ns", "t_host_ns")
+        ]
+        image = FolderImage(numbers[0], rig.names.index(row["camera"]), file, numbers[1], numbers[2])
+        key = (image.frame, image.camera)
+        if key in images:
+            raise HandloomError("Two images of one frame and camera", where=where)
+        images[key] = image
+    return [images[key] for key in sorted(images)]
+
+
+def _read_joints(path: Path, frames: set[int]) -> dict[int, NDArray[np.float32]]:
+    if not path.exists():
+        return {}
+    joints: dict[int, NDArray[np.float32]] = {}
+    for line, row in _rows(path, JOINT_COLUMNS):
+        where = f"{path}, line {line}"
+        if row["joint"] not in OPENXR26:
+            raise HandloomError(
+                f"Unknown joint '{row['joint']}'", where=where, why=f"known: {', '.join(OPENXR26)}"
+            )
+        frame = _number(row["frame"], int, f"{where}, frame")
+        if frame not in frames:
+            raise HandloomError(f"Frame {frame} is labelled but has no image", where=where)
+        point = [_number(row[name], float, f"{where}, {name}") for name in JOINT_COLUMNS[2:]]
+        if not np.isfinite(point).all():
+            raise HandloomError("A joint is not finite", where=where, fix="leave out joints that are unknown")
+        hand = joints.setdefault(frame, np.full((len(OPENXR26), 3), np.nan, np.float32))
+        hand[OPENXR26.index(row["joint"])] = point
+    return joints
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise HandloomError("meta.toml cannot be read", where=str(path), why=str(error)) from error
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file with their numbers, its header checked."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HandloomError(
+            "A table of the folder cannot be read", where=str(path), why=str(error)
+        ) from error
+    reader = csv.reader(text.splitlines())
+    try:
+        header = next(reader, [])
+        if tuple(name.strip() for name in header) != columns:
+            raise HandloomError(
+                "A table has other columns",
+                where=str(path),
+                why=f"expected {','.join(columns)}; found {','.join(header)}",
+            )
+        rows = []
+        for values in reader:
+            if not values:
+                continue
+            if len(values) != len(columns):
+                raise HandloomError(
+                    "A line has another number of fields",
+                    where=f"{path}, line {reader.line_num}",
+                    why=f"{len(values)} instead of {len(columns)}",
+                )
+            rows.append((reader.line_num, dict(zip(columns, (v.strip() for v in values), strict=True))))
+    except csv.Error as error:
+        raise HandloomError("A table of the folder is not CSV", where=str(path), why=str(error)) from error
+    return rows
+
+
+def _number(text: str, kind: type[N], where: str) -> N:
+    try:
+        return kind(text)
+    except (ValueError, OverflowError) as error:
+        raise HandloomError(f"'{text[:40]}' is not a number", where=where) from error

@@ -1,0 +1,70 @@
+"""16-bit greyscale PNG, the one image form of depth outside a recording."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import HandloomError
+
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+LARGEST_PX: Final = 8192
+"""Either side: a header that promises more is not a depth camera's, and would only fill the memory."""
+_COLOUR: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+
+
+def read_depth_png(path: Path, *, size: tuple[int, int] | None = None) -> NDArray[np.uint16]:
+    """Depth (H, W) uint16 of a PNG; `size` is the (width, height) it must have.
+
+    Raises:
+        HandloomError: missing, not PNG, not 16-bit with one channel, truncated, or of another size.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise HandloomError(
+            "A depth image cannot be read", where=str(path), why=error.strerror or ""
+        ) from error
+    if not data.startswith(SIGNATURE) or len(data) < 33:
+        raise HandloomError("This is not a PNG", where=str(path))
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    if (bits, colour) != (16, 0):
+        raise HandloomError(
+            "Depth must be a 16-bit PNG with one channel",
+            where=str(path),
+            why=f"this one is {bits}-bit {_COLOUR.get(colour, f'colour type {colour}')}",
+            fix="export the sensor's raw uint16 depth, not its preview picture",
+        )
+    if not (0 < width <= LARGEST_PX and 0 < height <= LARGEST_PX):
+        raise HandloomError("The image size is not plausible", where=str(path), why=f"{width} x {height}")
+    if size is not None and (width, height) != size:
+        raise HandloomError(
+            "An image disagrees with the rig",
+            where=str(path),
+            why=f"it is {width} x {height}, its camera {size[0]} x {size[1]}",
+            fix="give the camera its true width, height and K in rig.toml",
+        )
+    # OpenCV fills what a torn file lacks with zeros, which would read as 'no return'.
+    image = (
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data[-12:] else None
+    )
+    if image is None or image.dtype != np.uint16 or image.shape != (height, width):
+        raise HandloomError(
+            "The PNG is truncated or damaged", where=str(path), fix="copy the file again, or delete it"
+        )
+    return np.asarray(image, np.uint16)
+
+
+def write_depth_png(path: Path, depth: NDArray[Any]) -> None:
+    """Write depth (H, W) uint16 as PNG."""
+    assert depth.dtype == np.uint16
+    assert depth.ndim == 2
+    # Level 1 is four times faster than the default and 5 % larger on depth.
+    done, data = cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    path.write_bytes(data.tobytes())
