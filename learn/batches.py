@@ -28,10 +28,10 @@ from torch import Tensor
 
 from ..stores.joints import Layout
 from ..stores.reading import Resident
+from ..stores.recording import CENTER_SOURCES
 from .sampling import normal, uniform
 
-LOCATED: Final = 2
-"""`center_source` of a centre that was located rather than given or true."""
+LOCATED: Final = CENTER_SOURCES.index("located")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,6 @@ def bank_of(
     residents: Sequence[Resident],
     *,
     layout: Layout | None,
-    rows: Sequence[NDArray[np.int64]],
     labelled: Sequence[NDArray[np.bool_]] | None,
     offset_true_mm: float,
     offset_located_mm: float,
@@ -105,48 +104,48 @@ def bank_of(
     """The bank of recordings that have the same number of views and crop size.
 
     Args:
-        residents: decoded recordings; their crops are not copied when there is one and all its rows are used.
+        residents: decoded recordings; the crops of a single one are not copied.
         layout: the points to keep of their labels (converted with `Layout.matrix`); None: no labels.
-        rows: for each recording, its rows to use.
-        labelled: for each recording, (rows,) which of those may be seen with their labels; None: all.
+        labelled: for each recording, (T,) which frames may be seen with their labels; None: all.
         offset_true_mm: offset of true and given centres.
         offset_located_mm: offset of located centres.
         located: use `offset_located_mm` for every crop, whatever its centre's source.
         device: where the bank will lie.
     """
-    points = 0 if layout is None else len(layout)
     columns: dict[str, list[NDArray[np.generic]]] = {}
-    for i, (data, row) in enumerate(zip(residents, rows, strict=True)):
-        everything = len(row) == len(data.crop)
-        crop = data.crop if everything else data.crop[row]
-        t, v = crop.shape[:2]
-        cameras = data.rig.cameras
-        source = np.full((t, v), LOCATED) if located else data.center_source[row]
-        joints = np.full((t, points, 3), np.nan, np.float32)
-        if layout is not None and data.joints is not None and data.layout is not None:
-            joints = convert_layout(data.joints[row], data.layout, layout)
-            if labelled is not None:
-                joints[~labelled[i]] = np.nan
-        parts: dict[str, NDArray[np.generic]] = {
-            "crops": crop.view(np.int16).reshape(t * v, *crop.shape[2:]),
-            "present": (data.present[row] & (data.center[row][..., 2] > 0)).reshape(-1),
-            "center_mm": data.center[row].reshape(-1, 3),
-            "k": data.k[row].reshape(-1, 4),
-            "rotation": np.tile(np.stack([c.rotation for c in cameras]).astype(np.float32), (t, 1, 1)),
-            "translation_mm": np.tile(np.stack([c.translation for c in cameras]).astype(np.float32), (t, 1)),
-            "unit_mm": np.tile(data.depth_unit_mm.astype(np.float32), t),
-            "offset_mm": np.where(source == LOCATED, offset_located_mm, offset_true_mm)
-            .astype(np.float32)
-            .reshape(-1),
-            "joints_mm": joints,
-            "frame_id": data.frame_id[row],
-        }
-        for name, part in parts.items():
+    for i, data in enumerate(residents):
+        seen = None if labelled is None else labelled[i]
+        offset = np.where(located | (data.center_source == LOCATED), offset_located_mm, offset_true_mm)
+        for name, part in _columns(data, layout, seen, offset.astype(np.float32)).items():
             columns.setdefault(name, []).append(part)
     whole = {name: part[0] if len(part) == 1 else np.concatenate(part) for name, part in columns.items()}
     frame_id = whole.pop("frame_id").astype(np.uint64)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(part)).to(device) for name, part in whole.items()}
-    return Bank(**tensors, views=residents[0].crop.shape[1], frame_id=frame_id)
+    return Bank(**tensors, views=len(residents[0].rig), frame_id=frame_id)
+
+
+def _columns(
+    data: Resident, layout: Layout | None, seen: NDArray[np.bool_] | None, offset_mm: NDArray[np.float32]
+) -> dict[str, NDArray[np.generic]]:
+    t, v = data.crop.shape[:2]
+    cameras = data.rig.cameras
+    joints = np.full((t, len(layout) if layout else 0, 3), np.nan, np.float32)
+    if layout is not None and data.joints is not None and data.layout is not None:
+        joints = convert_layout(data.joints, data.layout, layout)
+        if seen is not None:
+            joints[~seen] = np.nan
+    return {
+        "crops": data.crop.view(np.int16).reshape(t * v, *data.crop.shape[2:]),
+        "present": (data.present & (data.center[..., 2] > 0)).reshape(-1),
+        "center_mm": data.center.reshape(-1, 3),
+        "k": data.k.reshape(-1, 4),
+        "rotation": np.tile(np.stack([c.rotation for c in cameras]).astype(np.float32), (t, 1, 1)),
+        "translation_mm": np.tile(np.stack([c.translation for c in cameras]).astype(np.float32), (t, 1)),
+        "unit_mm": np.tile(data.depth_unit_mm, t),
+        "offset_mm": offset_mm.reshape(-1),
+        "joints_mm": joints,
+        "frame_id": data.frame_id,
+    }
 
 
 def convert_layout(joints: NDArray[np.float32], source: Layout, target: Layout) -> NDArray[np.float32]:

@@ -76,7 +76,7 @@ def load_training_data(
     used = [*plain, *twins, *([captured] if captured else [])]
     _check_agreement(used, needs, plain, captured)
 
-    real_data = load_resident(captured) if captured else None
+    real_data = _load_training_rows(captured) if captured else None
     chosen = _choose_labels(config, real_data, captured) if real_data and captured else np.zeros(0, np.int64)
     if needs.labels and not len(chosen):
         raise HandloomError(
@@ -94,46 +94,33 @@ def load_training_data(
     layout = _layout(config, plain, captured, labelled=len(chosen) > 0)
     located = _located(config, real_data)
 
-    def bank(data: Sequence[Resident], rows: Sequence[Any], **options: Any) -> Bank:
+    def bank(data: Sequence[Resident], *, real: bool, labelled: NDArray[np.bool_] | None = None) -> Bank:
         return bank_of(
             data,
-            rows=rows,
+            layout=layout,
+            labelled=None if labelled is None else [labelled],
             offset_true_mm=config.offset_true_mm,
             offset_located_mm=config.offset_located_mm,
+            located=located and not real,
             device=device,
-            **options,
         )
 
-    def train_rows(data: Resident) -> NDArray[np.int64]:
-        return np.flatnonzero(data.split == TRAIN)
-
-    synth_bank = None
-    if plain:
-        data = [load_resident(recording) for recording in plain]
-        rows = [train_rows(d) for d in data]
-        if not sum(map(len, rows)):
-            raise HandloomError("The synthetic recording has no training frames", where=str(plain[0].path))
-        synth_bank = bank(data, rows, layout=layout, labelled=None, located=located)
-        del data
-    real_bank, labelled, unlabelled = None, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    synth_bank = bank([_load_training_rows(r) for r in plain], real=False) if plain else None
+    real_bank, unlabelled = None, np.zeros(0, np.int64)
     if real_data is not None:
-        rows_real = train_rows(real_data)
-        if not len(rows_real):
-            raise HandloomError("The real recording has no training frames", where=str(real))
-        visible = np.isin(rows_real, chosen)
-        real_bank = bank([real_data], [rows_real], layout=layout, labelled=[visible], located=False)
-        labelled = np.flatnonzero(visible)
-        count = max(1, round(config.unlabelled_share * len(rows_real)))
-        share = subset(np.arange(len(rows_real)), count, key_of(config.label_seed, "unlabelled"))
-        unlabelled = np.union1d(share, labelled) if config.unlabelled_share > 0 else labelled
-    twin_bank, twin_of = None, np.full(len(labelled), -1, np.int64)
-    if twins and len(labelled) and real_bank is not None:
+        count = len(real_data)
+        real_bank = bank([real_data], real=True, labelled=np.isin(np.arange(count), chosen))
+        share = round(config.unlabelled_share * count)
+        unlabelled = np.union1d(
+            subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen
+        )
+    twin_bank, twin_of = None, np.full(len(chosen), -1, np.int64)
+    if twins and real_bank is not None and len(chosen):
         data = [load_resident(recording) for recording in twins]
-        twin_rows = [np.arange(len(d.crop)) for d in data]
-        twin_bank = bank(data, twin_rows, layout=layout, labelled=None, located=located)
+        twin_bank = bank(data, real=False)
         frames = np.concatenate([d.twin for d in data if d.twin is not None])
         place = {int(frame): i for i, frame in enumerate(frames)}
-        twin_of = np.array([place.get(int(f), -1) for f in real_bank.frame_id[labelled]], np.int64)
+        twin_of = np.array([place.get(int(f), -1) for f in real_bank.frame_id[chosen]], np.int64)
         if (twin_of < 0).all():
             raise HandloomError(
                 "None of the labelled frames in use has a twin in the recordings given",
@@ -146,7 +133,7 @@ def load_training_data(
         "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames}
         if captured
         else None,
-        "labelled_frames": [int(f) for f in real_bank.frame_id[labelled]] if real_bank else [],
+        "labelled_frames": [int(f) for f in real_bank.frame_id[chosen]] if real_bank else [],
         "centers": "located" if located else "true",
     }
     return TrainingData(
@@ -155,7 +142,7 @@ def load_training_data(
         synth=synth_bank,
         twins=twin_bank,
         real=real_bank,
-        labelled=torch.from_numpy(labelled).to(device),
+        labelled=torch.from_numpy(chosen).to(device),
         twin_of=torch.from_numpy(twin_of).to(device),
         unlabelled=torch.from_numpy(unlabelled).to(device),
         sources=sources,
@@ -248,15 +235,25 @@ def _check_agreement(
                 )
 
 
+def _load_training_rows(recording: Recording) -> Resident:
+    """Its training frames; validation and test frames are not even read."""
+    assert recording.frames is not None
+    rows = np.flatnonzero(recording.frames.read("split") == TRAIN)
+    if not len(rows):
+        raise HandloomError(
+            "The recording has no training frames",
+            where=str(recording.path),
+            why=f"all of its {recording.n_frames} frames are kept for validation and test",
+        )
+    return load_resident(recording, rows=rows)
+
+
 def _choose_labels(config: TrainConfig, data: Resident, recording: Recording) -> NDArray[np.int64]:
-    """Rows of the recording whose labels may be seen, sorted."""
-    train = np.flatnonzero(data.split == TRAIN)
-    if data.joints is None:
-        available = np.zeros(0, np.int64)
-    else:
-        known = (~np.isnan(data.joints).any(axis=-1)).any(axis=-1)
-        seen = (data.present & (data.center[..., 2] > 0)).any(axis=-1)
-        available = train[known[train] & seen[train]]
+    """Rows of the training frames whose labels may be seen, sorted."""
+    available = np.zeros(0, np.int64)
+    if data.joints is not None:
+        known = np.isfinite(data.joints).all(axis=-1).any(axis=-1)
+        available = np.flatnonzero(known & data.present.any(axis=-1))
     match config.labels:
         case None:
             return available
@@ -265,7 +262,7 @@ def _choose_labels(config: TrainConfig, data: Resident, recording: Recording) ->
                 raise HandloomError(
                     f"--labels {n} asks for more labelled frames than there are",
                     where=str(recording.path),
-                    why=f"{len(available)} of its {len(train)} training frames carry labels",
+                    why=f"{len(available)} of its {len(data)} training frames carry labels and show a hand",
                     fix=f"give a number from 0 to {len(available)}",
                 )
             return subset(available, n, key_of(config.label_seed, "labels"))
@@ -373,7 +370,6 @@ def load_validation(path: Path, config: TrainConfig, data: TrainingData) -> Vali
     bank = bank_of(
         [resident],
         layout=data.layout,
-        rows=[np.arange(len(resident.crop))],
         labelled=None,
         offset_true_mm=0.0,
         offset_located_mm=0.0,

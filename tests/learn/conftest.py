@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+
+from handloom.learn.batches import Bank, bank_of
+from handloom.learn.data import TrainingData
 from handloom.stores.camera import Camera, Rig, project
 from handloom.stores.joints import LAYOUTS, PARENTS
 from handloom.stores.reading import Resident
-from numpy.typing import NDArray
 
 SIDE, WINDOW_MM = 192, 450.0
-LENGTHS = (0, 35, 30, 35, 30, 25, 30, 65, 40, 25, 18, 30, 65, 44, 27, 18, 30, 58, 40, 26, 18, 30, 52, 32, 18, 16)
+LENGTHS = (
+    0,
+    35,
+    30,
+    35,
+    30,
+    25,
+    30,
+    65,
+    40,
+    25,
+    18,
+    30,
+    65,
+    44,
+    27,
+    18,
+    30,
+    58,
+    40,
+    26,
+    18,
+    30,
+    52,
+    32,
+    18,
+    16,
+)
 
 
 def ring(views: int) -> Rig:
@@ -58,7 +92,7 @@ def spheres(joints: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 def render(
     centers: NDArray[np.float64], radii: NDArray[np.float64], k: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(SIDE, SIDE) mm depth of balls in a camera's frame, 0 where there is none: front faces as discs' caps."""
+    """(SIDE, SIDE) mm, depth of the balls' fronts in a camera's frame, 0 where there is none."""
     depth = np.full((SIDE, SIDE), np.inf)
     v, u = np.mgrid[0:SIDE, 0:SIDE]
     for (x, y, z), radius in zip(centers, radii, strict=True):
@@ -102,6 +136,8 @@ def toy_resident(
             depth[rng.random(depth.shape) < holes] = 0
             crop[t, v] = np.round(depth / camera.depth_unit_mm)
     return Resident(
+        uuid=f"toy-{seed}",
+        rows=np.arange(frames),
         crop=crop,
         center=center,
         k=k,
@@ -117,7 +153,6 @@ def toy_resident(
         parts=None,
         rig=rig,
         layout=LAYOUTS["openxr26"] if labelled else None,
-        depth_unit_mm=np.array([c.depth_unit_mm for c in rig.cameras], np.float32),
     )
 
 
@@ -131,3 +166,55 @@ def synthetic() -> Resident:
 def captured() -> Resident:
     """32 frames of a larger hand with holes in its depth and located centres; all labelled, as for a test."""
     return toy_resident(1, 32, scale=1.15, located_mm=8.0, holes=0.1)
+
+
+def toy_bank(
+    resident: Resident, *, labelled: NDArray[np.bool_] | None = None, offset_mm: float = 5.0
+) -> Bank:
+    """All its rows in a bank on the CPU; labels of the rows chosen."""
+    return bank_of(
+        [resident],
+        layout=LAYOUTS["openxr26"],
+        labelled=None if labelled is None else [labelled],
+        offset_true_mm=offset_mm,
+        offset_located_mm=3 * offset_mm,
+        located=False,
+        device=torch.device("cpu"),
+    )
+
+
+@pytest.fixture(scope="session")
+def toy() -> SimpleNamespace:
+    """`resident` and `bank`: makers of toy recordings and their banks."""
+    return SimpleNamespace(resident=toy_resident, bank=toy_bank)
+
+
+@pytest.fixture(scope="session")
+def toy_data(synthetic: Resident, captured: Resident) -> Callable[..., TrainingData]:
+    """Training data with the first n captured frames labelled and twinned, or seen by one camera only."""
+    twins = toy_resident(
+        2,
+        8,
+        scale=1.15,
+        joints=captured.joints[:8].astype(np.float64),
+        twin=captured.frame_id[:8],
+    )
+
+    def make(n: int, *, synth: bool = True, real: bool = True, twinned: int | None = None) -> TrainingData:
+        visible = np.arange(len(captured.crop)) < n
+        of = torch.arange(n)
+        if twinned is not None:
+            of[twinned:] = -1
+        return TrainingData(
+            layout=LAYOUTS["openxr26"],
+            hand="right",
+            synth=toy_bank(synthetic) if synth else None,
+            twins=toy_bank(twins) if n and synth and real else None,
+            real=toy_bank(captured, labelled=visible) if real else None,
+            labelled=torch.arange(n),
+            twin_of=of,
+            unlabelled=torch.arange(len(captured.crop)),
+            sources={},
+        )
+
+    return make
