@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .gather import gather
-
 
 def crop_k(center_mm: ArrayLike, k: ArrayLike, *, crop_px: int, window_mm: float) -> NDArray[np.float64]:
     """K (..., 4) of the crop around centres (..., 3) mm in the frame of a camera with `k` (..., 4)."""
@@ -38,6 +36,8 @@ def resample(
 
     Nearest pixel; both cameras share optical centre and orientation. Works for uint16 depth and uint8 masks.
     """
+    from .gather import gather  # numba takes 0.3 s to start, which prediction does without
+
     k, new_k = np.asarray(k, np.float64), np.asarray(new_k, np.float64)
     columns = (np.arange(width) - new_k[2]) / new_k[0] * k[0] + k[2]
     rows = (np.arange(height) - new_k[3]) / new_k[1] * k[1] + k[3]
