@@ -1,0 +1,417 @@
+"""The `handloom` command: read options, call one function, print what it made and what comes next.
+
+Nothing heavy is imported here; each command imports what it runs. Results go to standard output, progress and
+errors to standard error. Exit codes: 0 done, 1 findings, 2 usage or bad input, 3 environment.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path)
+
+
+class _Shown(click.ClickException):
+    """A `HandloomError` on its way to the terminal."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.format_message()}", err=True)
+
+
+class _Commands(click.Group):
+    """A group that shows users' errors in words, and as a traceback only with --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .stores.errors import HandloomError
+
+        try:
+            return super().invoke(ctx)
+        except HandloomError as error:
+            if ctx.params.get("debug"):
+                raise
+            raise _Shown(str(error), error.exit_code) from error
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("--debug", is_flag=True, help="Show a traceback instead of a short error.")
+@click.version_option(package_name="handloom")
+def main(debug: bool) -> None:
+    """Weave synthetic and unlabelled depth into a 3-D hand tracker."""
+
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what lies at the output.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
+set_option = click.option(
+    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value of the configuration."
+)
+
+
+@main.command()
+@click.option(
+    "--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes."
+)
+@seed_option
+@overwrite_option
+def quickstart(out: Path, seed: int, overwrite: bool) -> None:
+    """Run the whole loop on this machine: no camera, no GPU, eight minutes; ends in OUT/report.html."""
+    from .quickstart import run
+
+    run(out, seed=seed, overwrite=overwrite, say=click.echo)
+
+
+# -- synth ---------------------------------------------------------------------------------------------------
+
+
+@main.group()
+def synth() -> None:
+    """Labelled multi-view depth of a hand mesh."""
+
+
+@synth.command("run")
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera.")
+@click.option("--config", type=FILE, help="YAML file; the options below override it.")
+@set_option
+@click.option("--views", type=click.IntRange(1), help="Cameras on an arc around the hand.")
+@click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --views.")
+@click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate.")
+@click.option("--renderer", type=click.Choice(["raster", "pyrender"]), help="What draws the mesh.")
+@click.option("--seed", type=int, help="Everything random follows from it and the frame's number.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@overwrite_option
+def synth_run(
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    jobs: int,
+    resume: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Make a synthetic recording: crops, bone masks, joints, visibility, and all that made them."""
+    from .console import progress
+    from .stores.config import load_config
+    from .synth.generate import SynthConfig, synthesise
+
+    named = [f"{name}={value}" for name, value in given.items() if value is not None]
+    settings = load_config(SynthConfig, config, [*named, *overrides])
+    with progress("Synthesising") as report:
+        recording = synthesise(settings, out, jobs=jobs, overwrite=overwrite, resume=resume, progress=report)
+    click.echo(f"{out}: {recording.n_frames} poses seen by {recording.n_views} cameras")
+    _next(f"handloom train murauer --arm synthetic-only --preset quick --synth {out} --run runs/synthetic")
+
+
+@synth.command("twin")
+@click.option("--real", type=FOLDER, required=True, help="Recording with labelled frames.")
+@click.option("--out", type=FOLDER, required=True, help="The recording of twins to make.")
+@click.option("--max-fit-error-mm", type=float, default=8.0, show_default=True, help="Leave out worse fits.")
+@seed_option
+@overwrite_option
+def synth_twin(real: Path, out: Path, max_fit_error_mm: float, seed: int, overwrite: bool) -> None:
+    """Render the synthetic twin of every labelled real frame."""
+    from .console import progress
+    from .synth.twin import make_twins
+
+    with progress("Fitting and rendering") as report:
+        made = make_twins(
+            real, out, seed=seed, max_fit_error_mm=max_fit_error_mm, overwrite=overwrite, progress=report
+        )
+    click.echo(f"{out}: twins of {made.n_frames} labelled frames")
+    _next(f"handloom train murauer --preset quick --synth S.zarr --synth {out} --real {real} --run runs/full")
+
+
+# -- capture -------------------------------------------------------------------------------------------------
+
+
+@main.group()
+def capture() -> None:
+    """Unlabelled multi-view depth from cameras, files and folders."""
+
+
+@capture.command("record")
+@click.argument("source", nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml); needed for several files.")
+@click.option("--frames", type=click.IntRange(1), default=300, show_default=True, help="Sets, for 'virtual'.")
+@click.option("--views", type=click.IntRange(1), default=3, show_default=True, help="Cameras, for 'virtual'.")
+@seed_option
+@overwrite_option
+def capture_record(
+    source: tuple[str, ...], out: Path, rig: Path | None, frames: int, views: int, seed: int, overwrite: bool
+) -> None:
+    """Record SOURCE: a plain folder, RealSense recordings (.db3, .bag; one a camera), or 'virtual'."""
+    from .capture.open import open_source
+    from .capture.record import record
+    from .console import progress
+
+    with (
+        open_source(source, rig=rig, frames=frames, views=views, seed=seed) as images,
+        progress("Recording") as report,
+    ):
+        recording = record(images, out, overwrite=overwrite, progress=report)
+    click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
+    _next(f"handloom capture locate {out}")
+
+
+@capture.command("locate")
+@click.argument("recording", type=FOLDER)
+@overwrite_option
+def capture_locate(recording: Path, overwrite: bool) -> None:
+    """Find the hand in every image, without labels, and write the crops."""
+    from .capture.locating import locate
+    from .console import progress
+
+    with progress("Locating") as report:
+        found = locate(recording, overwrite=overwrite, progress=report)
+    click.echo(f"{recording}: the hand was found in {found.located} of {found.images} images")
+    _next(
+        f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full"
+    )
+
+
+@capture.command("import")
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@overwrite_option
+def capture_import(folder: Path, out: Path, overwrite: bool) -> None:
+    """Read a plain folder (rig.toml, frames.csv, PNGs, perhaps joints.csv) into a recording."""
+    from .capture.importing import import_folder
+    from .console import progress
+
+    with progress("Importing") as report:
+        recording = import_folder(folder, out, overwrite=overwrite, progress=report)
+    click.echo(f"{out}: {recording.n_frames} frames of {recording.n_views} cameras")
+    _next(f"handloom capture locate {out}")
+
+
+# -- stores --------------------------------------------------------------------------------------------------
+
+
+@main.group()
+def store() -> None:
+    """Look at recordings."""
+
+
+@store.command("info")
+@click.argument("recording", type=FOLDER)
+@json_option
+def store_info(recording: Path, as_json: bool) -> None:
+    """Say what a recording holds."""
+    from .stores.recording import describe, open_recording
+
+    facts = describe(open_recording(recording))
+    if as_json:
+        _print_json(facts)
+        return
+    cameras = ", ".join(f"{c['name']} {c['size']}" for c in facts["cameras"])
+    splits = ", ".join(f"{name} {count}" for name, count in facts["splits"].items())
+    dropped = facts["dropped_images"]
+    _print_facts(
+        {
+            "recording": facts["path"],
+            "kind": f"{facts['kind']}, {facts['hand']} hand",
+            "frames": f"{facts['frames']} ({splits}) in {facts['sequences']} sequences",
+            "cameras": cameras,
+            "images": f"{facts['images']}" + (f", {dropped} dropped" if dropped else ""),
+            "hand found in": f"{facts['with_crops']} frames",
+            "labelled": f"{facts['labelled']} frames" + (f" ({facts['layout']})" if facts["layout"] else ""),
+            "on disk": f"{facts['bytes'] / 1e6:.1f} MB",
+        }
+    )
+
+
+# -- learn ---------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("method", type=click.Choice(["murauer", "crossing"]))
+@click.option("--arm", default="full", show_default=True, help="Which data and losses; see the README.")
+@click.option("--synth", type=FOLDER, multiple=True, help="Synthetic recordings, twins among them.")
+@click.option("--real", type=FOLDER, help="The captured recording.")
+@click.option("--val", type=FOLDER, help="Labelled recording to watch; it chooses nothing.")
+@click.option("--labels", help="How many labelled real frames to use, or a file with a frame_id a line.")
+@click.option("--layout", help="Points to predict.")
+@click.option("--init", type=FOLDER, help="Run whose pre-trained networks to start from.")
+@click.option("--run", "run_dir", type=FOLDER, required=True, help="Folder of the run.")
+@click.option("--preset", type=click.Choice(["quick", "fast", "paper"]), default="quick", show_default=True)
+@set_option
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@overwrite_option
+def train(
+    method: str,
+    arm: str,
+    synth: tuple[Path, ...],
+    real: Path | None,
+    val: Path | None,
+    init: Path | None,
+    run_dir: Path,
+    preset: str,
+    overrides: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Train a network from recordings: MURAUER's feature mapping or Crossing Nets."""
+    from .console import progress
+    from .learn.train import preset as named_preset
+    from .learn.train import train as run_training
+    from .stores.config import parse_overrides
+
+    named = {name: value for name, value in given.items() if value is not None}
+    if str(named.get("labels", "")).isdigit():
+        named["labels"] = int(named["labels"])
+    config = named_preset(method, preset, arm, named | parse_overrides(overrides))
+    with progress("Training") as report:
+        result = run_training(
+            config,
+            synth=list(synth),
+            real=real,
+            run_dir=run_dir,
+            val=val,
+            init=init,
+            resume=resume,
+            overwrite=overwrite,
+            progress=lambda done, total, values: report(done, total, _note(values)),
+        )
+    click.echo(f"{run_dir}: {result.steps} steps in {result.seconds:.0f} s")
+    for name, value in result.metrics.items():
+        if name.startswith("val/"):
+            click.echo(f"  {name:<14} {value:.2f}")
+    _next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
+
+
+@main.group("eval")
+def evaluate() -> None:
+    """Measure models and result files."""
+
+
+@evaluate.command("model")
+@click.argument("run", type=FOLDER)
+@click.option("--on", "recording", type=FOLDER, required=True, help="Labelled recording.")
+@click.option("--center", type=click.Choice(["truth", "located"]), default="located", show_default=True)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@seed_option
+@json_option
+def eval_model(run: Path, recording: Path, center: str, split: str, seed: int, as_json: bool) -> None:
+    """Joint error of a trained run on a labelled recording, with an interval."""
+    from .learn.evaluate import evaluate_run
+
+    result = evaluate_run(run, recording, center=center, split=split, seed=seed)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    click.echo("\n".join(result.lines()))
+
+
+@evaluate.command("results")
+@click.argument("prediction", type=FILE)
+@click.option("--truth", type=FILE, required=True, help="Labels in the same form.")
+@click.option("--dataset", type=click.Choice(["nyu", "icvl", "msra"]), required=True)
+@click.option("--kind", type=click.Choice(["uvd", "xyz"]), help="How to read the prediction; else inferred.")
+@seed_option
+@json_option
+def eval_results(prediction: Path, truth: Path, dataset: str, kind: Any, seed: int, as_json: bool) -> None:
+    """Joint error of a published result file."""
+    from .learn.results import dataset_named, evaluate_results
+
+    metrics, notes = evaluate_results(prediction, truth, dataset_named(dataset), seed=seed, kind=kind)
+    if as_json:
+        _print_json(metrics.to_dict() | {"notes": list(notes)})
+        return
+    click.echo("\n".join(metrics.lines()))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FILE, required=True, help="The ONNX file to write.")
+@overwrite_option
+def export(run: Path, out: Path, overwrite: bool) -> None:
+    """Write one file with weights, preprocessing, joint names, units and provenance."""
+    from .learn.export import export_run
+
+    made = export_run(run, out, overwrite=overwrite)
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, poses within {made.drift_mm:.4f} mm of the run's")
+    _next(f"handloom predict {out} INPUT --out poses.csv")
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("source", type=FILE, metavar="INPUT")
+@click.option("--out", type=FILE, required=True, help="poses.csv: frame,camera,joint,x_mm,y_mm,z_mm.")
+@click.option("--overlay", type=FOLDER, help="Folder for pictures of the poses over the depth.")
+@click.option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics, for a PNG.")
+@click.option("--depth-unit-mm", type=float, default=1.0, show_default=True, help="Unit of a PNG's depth.")
+@overwrite_option
+def predict(
+    model: Path,
+    source: Path,
+    out: Path,
+    overlay: Path | None,
+    camera: str | None,
+    depth_unit_mm: float,
+    overwrite: bool,
+) -> None:
+    """Find the hand in INPUT (a recording, a plain folder or a 16-bit PNG) and write its joints."""
+    from .console import progress
+    from .learn.predict import predict_source
+
+    with progress("Predicting") as report:
+        done = predict_source(
+            model,
+            source,
+            out,
+            overlay=overlay,
+            camera=camera,
+            depth_unit_mm=depth_unit_mm,
+            overwrite=overwrite,
+            progress=report,
+        )
+    missed = f", no hand in {done.missed}" if done.missed else ""
+    click.echo(f"{out}: poses of {done.images} images{missed}")
+    if overlay:
+        click.echo(f"{overlay}: {done.pictures} pictures")
+
+
+# -- printing ------------------------------------------------------------------------------------------------
+
+
+def _next(*commands: str) -> None:
+    for i, command in enumerate(commands):
+        click.echo(f"{'next:' if i == 0 else '  or:'} {command}")
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _print_facts(facts: Mapping[str, str]) -> None:
+    for name, value in facts.items():
+        click.echo(f"{name:<14} {value}")
+
+
+def _note(values: Mapping[str, float]) -> str:
+    shown = [f"{name} {value:.3g}" for name, value in values.items() if name.endswith(("pose", "mean_mm"))]
+    return "  ".join(shown[:2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
