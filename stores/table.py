@@ -253,7 +253,8 @@ class Table:
         return self._committed
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        return self._group[name]
+        # The configuration is not stored with the array: without it a unit of zeros would leave no file.
+        return self._group[name].with_config({"write_empty_chunks": True})
 
     def _flush_to_disk(self, name: str, unit: int) -> None:
         path = self._chunk_path(name, unit)
