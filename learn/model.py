@@ -7,7 +7,9 @@ plain values only and is read with `weights_only=True`: loading a model never ru
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,10 +119,12 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
         raise HandloomError(
             "There is no trained model here", where=str(path), fix=f"handloom train ... --run {run}"
         ) from error
-    except Exception as error:
-        raise HandloomError(
-            "The checkpoint cannot be read", where=str(path), why=str(error).splitlines()[0]
-        ) from error
+    except pickle.UnpicklingError as error:
+        why = "it holds more than tensors and plain values; such files can run code and are not opened"
+        raise HandloomError("The checkpoint cannot be read", where=str(path), why=why) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        why = str(error).splitlines()[0]
+        raise HandloomError("The checkpoint cannot be read", where=str(path), why=why) from error
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise HandloomError("This is not a checkpoint of handloom", where=str(path))
     return state
@@ -134,7 +138,9 @@ def write_checkpoint(
     beside = path.with_suffix(".writing")
     state = {
         "format": CHECKPOINT_FORMAT,
-        "description": dict(description),
+        "description": json.loads(
+            json.dumps(description)
+        ),  # plain values, or it fails here and not on loading
         "weights": dict(weights),
         "training": dict(training),
     }

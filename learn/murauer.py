@@ -224,7 +224,6 @@ class Learner:
             "volume": self.volume.to_dict(),
             "n_labels": data.n_labels,
             "config": config.model_dump(mode="json"),
-            "torch": torch.__version__,
         }
 
     def _maps(self) -> bool:

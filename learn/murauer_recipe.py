@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..stores.errors import HandloomError
 from .config import Needs, TrainConfig, validated
@@ -73,6 +73,14 @@ class MurauerConfig(TrainConfig):
     """The only (input, target) cameras of view prediction; None: every ordered pair."""
     view_center_noise_mm: float = Field(default=15.0, ge=0)
     """Standard deviation of the noise on the centre the view decoder is told."""
+
+    @model_validator(mode="after")
+    def _stages_have_data(self) -> Self:
+        if self.pretrain_steps and not ARMS[self.arm].synth:
+            raise ValueError(f"pretrain_steps must be 0: the arm '{self.arm}' has no synthetic images")
+        if self.joint_steps and self.arm == "synthetic-only":
+            raise ValueError("joint_steps must be 0: the arm 'synthetic-only' ends with pre-training")
+        return self
 
     @property
     def needs(self) -> Needs:
@@ -138,7 +146,7 @@ def preset(name: str, arm: str, **overrides: Any) -> TrainConfig:
             chosen = {"frontal_view": 0}
         case _:
             raise HandloomError(f"There is no preset '{name}'", why="known: quick, fast, paper")
-    if arm in ("real-only",):
+    if not ARMS[arm].synth:
         chosen["pretrain_steps"] = 0
     if arm == "synthetic-only":
         chosen["joint_steps"] = 0

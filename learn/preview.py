@@ -196,7 +196,6 @@ class Learner:
             "volume": self.volume.to_dict(),
             "n_labels": self.data.n_labels,
             "config": self.config.model_dump(mode="json"),
-            "torch": torch.__version__,
         }
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The loop both methods share: steps, log, checkpoints, resume.
 
 A method's module brings a configuration (`preset`, `after_pretraining`), a `Learner`, and for those who load
-a model `build_nets` and `pose_net`; everything else is here. Draws and noise are functions of (seed, step), so
+a model `build_nets` and `pose_net`; everything else is here. Draws and noise are functions of (seed, step):
 what a resume needs is weights, optimisers and the number of the next step: on the CPU a run that was killed
 and resumed ends with the same bits as one that was not (same machine, versions and thread count).
 
@@ -55,8 +55,8 @@ class Learner(Protocol):
     def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
         """Step number `index` from 0, whichever stage that falls in; the whole training is a fold over it.
 
-        Returns scalars for the log, on the device, without waiting for it; what is costly to measure (gradient
-        norms) is measured only when `log` is set. `nets` is in training mode.
+        Returns scalars for the log, on the device, without waiting for it; what is costly (gradient norms) is
+        measured only when `log` is set. `nets` is in training mode.
 
         Raises:
             HandloomError: a term or gradient is not finite (on the CPU), before any update of this step.
@@ -149,10 +149,20 @@ def train(
 def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """A method's configuration by names, with some of its top-level values replaced.
 
+    `overrides` may be a run's whole `config.yaml`.
+
     Raises:
         HandloomError: no such method, preset, arm or key, or a value of the wrong kind.
     """
-    return method_module(method).preset(name, arm, **(overrides or {}))  # type: ignore[no-any-return]
+    values, names = dict(overrides or {}), {"method": method, "preset": name, "arm": arm}
+    for key, asked in names.items():
+        if values.pop(key, asked) != asked:
+            raise HandloomError(
+                f"The configuration is of another {key}",
+                where=f"key '{key}'",
+                why=f"it says '{(overrides or {})[key]}', asked for is '{asked}'",
+            )
+    return method_module(method).preset(name, arm, **values)  # type: ignore[no-any-return]
 
 
 def pick_device(name: str) -> torch.device:
@@ -214,7 +224,7 @@ def _save(run_dir: Path, learner: Learner, done: int) -> None:
     recorded = _recorded(run_dir)
     write_checkpoint(
         run_dir,
-        description=learner.describe() | {"step": done, "sources": recorded},
+        description=learner.describe() | {"step": done, "sources": recorded, "torch": str(torch.__version__)},
         weights=learner.nets.state_dict(),
         training=learner.training_state(),
     )

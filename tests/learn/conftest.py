@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,8 @@ from handloom.learn.data import TrainingData
 from handloom.stores.camera import Camera, Rig, project
 from handloom.stores.joints import LAYOUTS, PARENTS
 from handloom.stores.reading import Resident
+from handloom.stores.recording import Hand, Kind, create_recording, open_recording
+from handloom.stores.table import Appender
 
 SIDE, WINDOW_MM = 192, 450.0
 LENGTHS = (
@@ -185,8 +189,8 @@ def toy_bank(
 
 @pytest.fixture(scope="session")
 def toy() -> SimpleNamespace:
-    """`resident` and `bank`: makers of toy recordings and their banks."""
-    return SimpleNamespace(resident=toy_resident, bank=toy_bank)
+    """`resident` and `bank`: makers of toy data and their banks; `write` puts one on disk."""
+    return SimpleNamespace(resident=toy_resident, bank=toy_bank, write=write_recording)
 
 
 @pytest.fixture(scope="session")
@@ -201,6 +205,7 @@ def toy_data(synthetic: Resident, captured: Resident) -> Callable[..., TrainingD
     )
 
     def make(n: int, *, synth: bool = True, real: bool = True, twinned: int | None = None) -> TrainingData:
+        n = n if real else 0
         visible = np.arange(len(captured.crop)) < n
         of = torch.arange(n)
         if twinned is not None:
@@ -218,3 +223,59 @@ def toy_data(synthetic: Resident, captured: Resident) -> Callable[..., TrainingD
         )
 
     return make
+
+
+def write_recording(path: Path, data: Resident, *, hand: Hand = "right", twins_of: str = "") -> Path:
+    """A recording on disk that reads back as `data`; all columns that training does not use are zero."""
+    kind: Kind = "captured" if data.center_source.max() == 2 else "synthetic"
+    attributes = {"twins_of": twins_of} if twins_of else {}
+    recording = create_recording(
+        path, kind=kind, rig=data.rig, hand=hand, provenance={"source": "toy"}, attributes=attributes
+    )
+    side = data.crop.shape[-1]
+    tables = [recording.create_frames(depth=False), recording.create_crops(parts=False, crop_px=side)]
+    if data.joints is not None and data.layout is not None:
+        tables.append(recording.create_labels(layout=data.layout.name, twin=data.twin is not None))
+    for table in tables:
+        with Appender(table) as appender:
+            given = {name: getattr(data, name, None) for name in table.columns}
+            count = len(data.crop)
+            appender.append(
+                {
+                    name: np.zeros((count, *table.columns[name].shape)) if rows is None else rows
+                    for name, rows in given.items()
+                }
+            )
+    return path
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Paths of toy recordings that belong together."""
+
+    synth: Path
+    real: Path
+    twins: Path
+    unlabelled: Path
+
+
+@pytest.fixture(scope="session")
+def recordings(
+    tmp_path_factory: pytest.TempPathFactory, synthetic: Resident, captured: Resident
+) -> Recordings:
+    """A synthetic set; a capture with 24 training frames, twins of 12 of them; a capture without labels."""
+    folder = tmp_path_factory.mktemp("recordings")
+    captured = replace(captured, split=(np.arange(len(captured)) >= 24).astype(np.uint8) * 2)
+    real = write_recording(folder / "real.zarr", captured)
+    assert captured.joints is not None
+    twins = toy_resident(
+        2, 12, scale=1.15, joints=captured.joints[:12].astype(np.float64), twin=captured.frame_id[:12]
+    )
+    return Recordings(
+        synth=write_recording(folder / "synth.zarr", synthetic),
+        real=real,
+        twins=write_recording(folder / "twins.zarr", twins, twins_of=open_recording(real).uuid),
+        unlabelled=write_recording(
+            folder / "unlabelled.zarr", toy_resident(5, 6, located_mm=8.0, labelled=False)
+        ),
+    )

@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from handloom.learn import murauer_batches
+from handloom.learn import train as training
+from handloom.learn.config import TrainConfig
+from handloom.learn.data import load_training_data, load_validation
+from handloom.learn.model import load_model, read_checkpoint
+from handloom.learn.murauer_nets import Architecture
+from handloom.learn.train import preset, train
+from handloom.stores.errors import HandloomError
+from handloom.stores.joints import LAYOUTS
+from handloom.stores.reading import Resident
+
+CPU = torch.device("cpu")
+TINY = Architecture(features="plain", stem=4, channels=(8,), mid=(), feature_width=16, view_channels=(8, 4))
+
+
+def tiny(arm: str = "full", **overrides: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "input_px": 32,
+        "architecture": TINY,
+        "batch": 16,
+        "pretrain_steps": 0 if arm == "real-only" else 4,
+        "joint_steps": 0 if arm == "synthetic-only" else 6,
+        "log_every": 2,
+        "save_every": 3,
+        "labels": 5,
+    }
+    return preset("murauer", "quick", arm, values | overrides)
+
+
+def digest(state: Any) -> str:
+    """A hash of every bit of nested tensors and plain values."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found.update(str((value.dtype, tuple(value.shape))).encode())
+            found.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for key in sorted(value, key=str):
+                found.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            found.update(repr(value).encode())
+
+    add(state)
+    return found.hexdigest()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(steps: int) -> Any:
+    def progress(done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if done >= steps:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("killed_after", [2, 4, 8])
+def test_a_killed_and_resumed_run_has_the_same_bits(
+    tmp_path: Path, recordings: SimpleNamespace, killed_after: int
+) -> None:
+    # Killed before the first checkpoint, in pre-training and in joint training (checkpoints at 3, 6, 9, 10).
+    given = {"synth": [recordings.synth, recordings.twins], "real": recordings.real}
+    train(tiny(), run_dir=tmp_path / "straight", **given)
+    cut = tmp_path / "cut"
+    with pytest.raises(Killed):
+        train(tiny(), run_dir=cut, progress=kill_after(killed_after), **given)
+    result = train(tiny(), run_dir=cut, resume=True, **given)
+    assert result.steps == 10
+    one, two = read_checkpoint(tmp_path / "straight"), read_checkpoint(cut)
+    assert digest(one) == digest(two)
+
+    def lines(run: Path) -> list[dict[str, float]]:
+        kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in line.items() if k != "steps_per_s"} for line in kept]
+
+    assert lines(cut) == lines(tmp_path / "straight")
+    assert [line["step"] for line in lines(cut)] == [2, 4, 6, 8, 10]
+
+
+def test_another_seed_has_other_bits(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    runs = [tmp_path / str(seed) for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        train(tiny("synthetic-only", seed=seed), synth=[recordings.synth], real=None, run_dir=run)
+    one, two = (read_checkpoint(run)["weights"] for run in runs)
+    assert digest(one) != digest(two)
+
+
+def test_a_run_says_what_it_was(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    run = tmp_path / "run"
+    seen: list[tuple[int, int]] = []
+    result = train(
+        tiny(),
+        synth=[recordings.synth, recordings.twins],
+        real=recordings.real,
+        run_dir=run,
+        val=recordings.real,
+        progress=lambda done, total, metrics: seen.append((done, total)),
+    )
+    assert seen == [(2, 10), (4, 10), (6, 10), (8, 10), (10, 10)]
+    assert result.metrics["step"] == 10
+    assert 20 < result.metrics["val/mean_mm"] < 300
+    assert any(name.startswith("grad_m/") for name in result.metrics)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert preset("murauer", config["preset"], config["arm"], config) == tiny()
+    frames = [int(line) for line in (run / "labelled_frames.txt").read_text().split()]
+    assert len(frames) == 5
+    sources = json.loads((run / "data.json").read_text())
+    assert sources["labelled_frames"] == frames
+    again = load_training_data(
+        tiny(labels=run / "labelled_frames.txt"),
+        synth=[recordings.synth, recordings.twins],
+        real=recordings.real,
+        device=CPU,
+    )
+    assert again.sources["labelled_frames"] == frames
+
+
+def test_a_joint_run_starts_from_a_synthetic_one(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(tiny("synthetic-only"), synth=[recordings.synth], real=None, run_dir=first)
+    given = {"synth": [recordings.synth], "real": recordings.real, "init": first}
+    frozen = tiny(labels=0, learning_rate=1e-12, weight_decay=0.0)
+    with pytest.raises(Killed):
+        train(frozen, run_dir=second, progress=kill_after(4), **given)
+    result = train(frozen, run_dir=second, resume=True, **given)
+    assert result.steps == 6, "its own pre-training is left out"
+    old, new = (read_checkpoint(run)["weights"]["pose.second.weight"] for run in (first, second))
+    assert torch.allclose(old, new, atol=1e-8)
+
+
+@pytest.mark.parametrize("arm", ["full", "real-only"])
+def test_labels_of_other_frames_and_splits_are_invisible(
+    tmp_path: Path, toy: SimpleNamespace, recordings: SimpleNamespace, captured: Resident, arm: str
+) -> None:
+    data = load_training_data(
+        tiny(arm), synth=[recordings.synth, recordings.twins], real=recordings.real, device=CPU
+    )
+    assert data.real is not None
+    assert data.real.frames == 24, "test frames are not loaded"
+    known = torch.isfinite(data.real.joints_mm).all(dim=2).all(dim=1)
+    assert known.sum() == 5
+    assert set(torch.nonzero(known)[:, 0].tolist()) == set(data.labelled.tolist())
+    assert set(data.real.frame_id.tolist()) == set(captured.frame_id[:24].tolist())
+
+
+def test_more_labels_include_fewer(recordings: SimpleNamespace) -> None:
+    chosen = []
+    for n in (3, 9):
+        data = load_training_data(tiny("real-only", labels=n), synth=[], real=recordings.real, device=CPU)
+        chosen.append(set(data.sources["labelled_frames"]))
+    assert chosen[0] < chosen[1]
+    other = load_training_data(
+        tiny("real-only", labels=9, label_seed=5), synth=[], real=recordings.real, device=CPU
+    )
+    assert set(other.sources["labelled_frames"]) != chosen[1]
+
+
+def test_twins_are_found_and_may_be_incomplete(recordings: SimpleNamespace) -> None:
+    data = load_training_data(
+        tiny(labels=None), synth=[recordings.synth, recordings.twins], real=recordings.real, device=CPU
+    )
+    assert data.n_labels == 24
+    assert data.twin_of.tolist() == [*range(12), *[-1] * 12]
+    assert data.synth is not None
+    assert data.synth.frames == 48, "twins are not among the synthetic frames"
+    assert data.sources["centers"] == "located"
+    assert data.synth.offset_mm.unique().tolist() == [15.0]
+    assert data.real is not None
+    assert data.real.offset_mm.unique().tolist() == [15.0]
+
+
+def test_synthetic_labels_convert_to_another_layout(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    run = tmp_path / "run"
+    train(tiny("synthetic-only", layout="nyu14"), synth=[recordings.synth], real=None, run_dir=run)
+    model = load_model(run)
+    assert model.layout.name == "nyu14"
+    assert model.predict_mm(torch.ones(3, 1, 32, 32)).shape == (3, 14, 3)
+
+
+def test_unlabelled_share_takes_part_of_the_frames(recordings: SimpleNamespace) -> None:
+    counts = []
+    for share in (0.0, 0.25, 1.0):
+        data = load_training_data(
+            tiny("+view-prediction", labels=0, unlabelled_share=share),
+            synth=[recordings.synth],
+            real=recordings.real,
+            device=CPU,
+        )
+        counts.append(len(data.unlabelled))
+    assert counts == [0, 6, 24]
+
+
+N0 = {"arm": "full", "labels": 0}
+REFUSALS: list[tuple[dict[str, Any], list[str], str | None, str, str]] = [
+    ({"arm": "full"}, ["synth"], "real", "no synthetic twins", "handloom synth twin"),
+    ({"arm": "full"}, ["synth"], None, "a real recording, and none is given", "--real"),
+    ({"arm": "full"}, [], "real", "synthetic data, and none is given", "handloom synth run"),
+    ({"arm": "real-only", "labels": 0}, [], "real", "none to learn from", "--labels"),
+    ({"arm": "real-only", "labels": 25}, [], "real", "more labelled frames", "0 to 24"),
+    ({"arm": "real-only"}, [], "unlabelled", "more labelled frames", "0 to 0"),
+    (N0, ["mono"], "real", "at least two cameras", "+distribution"),
+    (N0, ["synth"], "mono", "at least two cameras", "one view"),
+    (N0, ["synth"], "left", "different hands", "one model"),
+    (N0, ["synth"], "small", "different sizes", "96 px"),
+    ({"arm": "full", "labels": 3}, ["synth", "alien"], "real", "another recording", "synth twin"),
+    (N0, ["synth", "mono"], "real", "numbers of cameras", "one rig"),
+    ({"arm": "synthetic-only", "layout": "nyu14"}, ["mano"], None, "cannot train", "--layout"),
+    ({"arm": "full"}, ["nowhere"], "real", "There is no recording", "nowhere"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(
+    tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace, recordings: SimpleNamespace
+) -> dict[str, Path]:
+    """Recordings that do not go with the others."""
+    folder = tmp_path_factory.mktemp("odd")
+    plain: Resident = toy.resident(7, 3)
+    small = replace(plain, crop=plain.crop[..., ::2, ::2].copy(), center_source=plain.center_source + 1)
+    mano = replace(plain, layout=LAYOUTS["mano21"], joints=plain.joints[:, :21])  # type: ignore[index]
+    twin = replace(plain, twin=plain.frame_id)
+    made = {
+        "mono": toy.write(folder / "mono.zarr", toy.resident(8, 3, views=1)),
+        "left": toy.write(folder / "left.zarr", plain, hand="left"),
+        "small": toy.write(folder / "small.zarr", small),
+        "mano": toy.write(folder / "mano.zarr", mano),
+        "alien": toy.write(folder / "alien.zarr", twin, twins_of="somebody"),
+        "nowhere": folder / "nowhere",
+    }
+    return made | {name: getattr(recordings, name) for name in ("synth", "real", "twins", "unlabelled")}
+
+
+@pytest.mark.parametrize(("config", "synth", "real", "what", "also"), REFUSALS)
+def test_data_that_do_not_go_together_are_refused_before_the_first_step(
+    tmp_path: Path,
+    odd: dict[str, Path],
+    config: dict[str, Any],
+    synth: list[str],
+    real: str | None,
+    what: str,
+    also: str,
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(HandloomError, match=what) as caught:
+        train(
+            tiny(**config),
+            synth=[odd[name] for name in synth],
+            real=odd[real] if real else None,
+            run_dir=run,
+        )
+    assert also in str(caught.value)
+    assert not run.exists(), "nothing is written before the data are known to be good"
+
+
+def test_one_camera_trains_without_view_prediction(tmp_path: Path, odd: dict[str, Path]) -> None:
+    config = tiny("+distribution-matching", labels=0)
+    train(config, synth=[odd["mono"]], real=odd["mono"], run_dir=tmp_path / "run")
+    assert load_model(tmp_path / "run").arm == "+distribution-matching"
+
+
+def test_existing_runs_are_kept(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    run = tmp_path / "run"
+    config = tiny("synthetic-only")
+    given: dict[str, Any] = {"synth": [recordings.synth], "real": None, "run_dir": run}
+    train(config, **given)
+    before = digest(read_checkpoint(run))
+    with pytest.raises(HandloomError, match="The run exists"):
+        train(config, **given)
+    with pytest.raises(HandloomError, match="batch = 16, now it is 32"):
+        train(tiny("synthetic-only", batch=32), resume=True, **given)
+    with pytest.raises(HandloomError, match="other data: 'synth' differs"):
+        train(config, resume=True, **(given | {"synth": [recordings.synth, recordings.synth]}))
+    with pytest.raises(HandloomError, match="none is given"):
+        train(config, overwrite=True, **(given | {"synth": []}))
+    assert digest(read_checkpoint(run)) == before
+    assert train(config, resume=True, **given).steps == 4, "a finished run resumes to itself"
+    assert digest(read_checkpoint(run)) == before
+    train(tiny("synthetic-only", seed=3), overwrite=True, **given)
+    assert digest(read_checkpoint(run)) != before
+    other = tmp_path / "papers"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(HandloomError, match="is not a run"):
+        train(config, overwrite=True, **(given | {"run_dir": other}))
+    assert (other / "thesis.txt").exists()
+
+
+def test_a_run_that_stops_leaves_its_last_checkpoint(
+    tmp_path: Path, recordings: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    given: dict[str, Any] = {"synth": [recordings.synth], "real": None, "run_dir": run}
+    original = murauer_batches.Batches.pretraining
+
+    def spoil(self: Any, step: int) -> Any:
+        batch = original(self, step)
+        if step == 3:
+            batch.joints.fill_(torch.inf)
+        return batch
+
+    monkeypatch.setattr(murauer_batches.Batches, "pretraining", spoil)
+    with pytest.raises(HandloomError, match="pose loss is not finite"):
+        train(tiny("synthetic-only"), **given)
+    state = read_checkpoint(run)
+    assert state["description"]["step"] == 3
+    assert all(torch.isfinite(v).all() for v in state["weights"].values())
+
+
+def test_devices_are_checked() -> None:
+    assert training.pick_device("cpu") == CPU
+    with pytest.raises(HandloomError, match="no device"):
+        training.pick_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(HandloomError, match="no CUDA device") as caught:
+            training.pick_device("cuda")
+        assert caught.value.exit_code == 3
+        assert training.pick_device("auto") == CPU
+
+
+def test_validation_measures_millimetres(recordings: SimpleNamespace) -> None:
+    data = load_training_data(tiny("synthetic-only"), synth=[recordings.synth], real=None, device=CPU)
+    validation = load_validation(recordings.real, tiny("synthetic-only"), data)
+    assert len(validation.crops) == 32 * 3
+
+    class Centre(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros(len(x), 26, 3)
+
+    bank = validation.bank
+    joints = bank.joints_camera(validation.crops) - bank.center_mm[validation.crops][:, None]
+    expected = float(joints.norm(dim=-1).mean())
+    assert validation.mean_error_mm(Centre()) == pytest.approx(expected, rel=1e-4)
+    assert 30 < expected < 150
+    assert np.isfinite(expected)
