@@ -1,6 +1,6 @@
 """The built-in right hand: skeleton from published bone lengths, flesh of round cones, forearm included.
 
-Bone lengths are Buryanov & Kotiuk's (2010) means, scaled to an adult hand length of about 180 mm. The mesh is
+Bone lengths are Buryanov & Kotiuk's (2010) means, scaled to an adult hand length of 174 mm, the mean of both sexes. The mesh is
 generated once (seconds) and kept in the user's cache folder under a name that hashes this code and its
 parameters, so a changed recipe never meets a stale mesh.
 """
@@ -13,17 +13,33 @@ import tempfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from .flesh import Cone
+
 from ..stores.joints import FINGERS, OPENXR26
-from .hand import FOREARM, N_BONES, RiggedHand
+from .hand import (
+    DOFS,
+    FOREARM,
+    HALF_WAY,
+    N_BONES,
+    N_MOVERS,
+    ROOT_SIZE,
+    SHAPE_SIZE,
+    WRIST,
+    RiggedHand,
+    kinematics,
+    motion,
+    without_helpers,
+)
 
 F64 = NDArray[np.float64]
 
-SCALE: Final = 0.95
+SCALE: Final = 0.93
 """From the published bone lengths to the mean adult hand length."""
 FOREARM_MM: Final = 170.0
 """Length of forearm behind the wrist."""
@@ -39,7 +55,7 @@ BONES_MM: Final = {
 }
 # Proximal ends of the metacarpals, mm from the wrist: x to the little finger, y distal, z dorsal.
 BASES_MM: Final = {
-    "thumb": (-20.0, 13.0, -10.0),
+    "thumb": (-20.0, 20.0, -10.5),
     "index": (-13.0, 24.0, -2.0),
     "middle": (-2.0, 31.0, 0.0),
     "ring": (8.0, 28.5, -1.0),
@@ -48,10 +64,10 @@ BASES_MM: Final = {
 # Directions at rest of each bone in turn; a shorter list repeats its last.
 DIRECTIONS: Final = {
     "thumb": ((-0.60, 0.68, -0.40), (-0.46, 0.83, -0.33), (-0.40, 0.87, -0.29)),
-    "index": ((-11.0, 67.0, -0.5), (-4.5, 67.0, -2.0)),
+    "index": ((-12.5, 67.0, -0.5), (-4.5, 67.0, -2.0)),
     "middle": ((0.0, 64.0, 1.0), (0.5, 64.0, -2.0)),
-    "ring": ((8.0, 57.0, -1.0), (5.0, 57.0, -2.5)),
-    "little": ((15.5, 51.0, -3.0), (9.5, 51.0, -3.0)),
+    "ring": ((8.5, 57.0, -1.0), (5.0, 57.0, -2.5)),
+    "little": ((16.5, 51.0, -3.0), (9.5, 51.0, -3.0)),
 }
 # What a finger's back looks at, at rest: the palm's arch turns the outer fingers outward, the thumb wholly.
 DORSAL: Final = {
@@ -106,29 +122,74 @@ def generate(*, resolution_mm: float) -> RiggedHand:
     y = low[1] + resolution_mm * np.arange(shape[1])
     cut = (-FOREARM_MM - y)[None, :, None].astype(np.float32)
     values = flesh.smooth_max(values, np.broadcast_to(cut, values.shape), 8)
-    vertices, faces = flesh.mesh(values, grid, triangles=TRIANGLES)
+    fine, fine_faces = flesh.surface(values, grid)
 
-    points = vertices.astype(np.float64)
-    distance = np.full((len(vertices), N_BONES), np.inf)
-    for cone in cones:
-        distance[:, cone.bone] = np.minimum(distance[:, cone.bone], cone.distance(points))
-    owner = distance.argmin(1)
-    width = np.full(N_BONES, 4.5)
-    width[FOREARM] = width[OPENXR26.index("wrist")] = 14.0
-    width[[i for i, n in enumerate(OPENXR26) if n.endswith("metacarpal")]] = 8.0
-    weights = flesh.diffuse(points, faces, owner, width[owner], N_BONES)
-    index, share = flesh.strongest(weights)
-    parts = weights[faces].sum(1).argmax(1).astype(np.uint8)
+    owner, width = _owners(fine, cones, joints, frames)
+    weights = flesh.diffuse(fine, fine_faces, owner, width, N_MOVERS)
+
+    # A straight finger is a cylinder to the decimator, which would leave no vertices where it bends. So the
+    # mesh is thinned half closed, and each vertex taken back by the motion of the fine ones nearest to it.
+    blended = np.einsum("nb,bij->nij", weights, _half_closed(joints, frames))
+    bent = (blended[:, :, :3] @ fine[:, :, None])[..., 0] + blended[:, :, 3]
+    thin, faces = flesh.thinned(bent, fine_faces, triangles=TRIANGLES)
+    near, share = flesh.neighbours(bent, fine_faces, thin, faces)
+    weights = (share[:, :, None] * weights[near]).sum(1)
+    back = (share[:, :, None, None] * blended[near]).sum(1)
+    vertices = np.linalg.solve(back[:, :, :3], (thin - back[:, :, 3])[..., None])[..., 0]
+    vertices = flesh.settled(vertices, values, grid)
+
+    index, strength = flesh.strongest(weights)
     return RiggedHand(
         name="builtin",
         vertices=(vertices * SCALE).astype(np.float32),
         faces=faces,
         bone_index=index,
-        bone_weight=share,
-        parts=parts,
+        bone_weight=strength,
+        parts=without_helpers(weights[faces].sum(1)).argmax(1).astype(np.uint8),
         joints=(joints * SCALE).astype(np.float32),
         frames=frames.astype(np.float32),
     )
+
+
+def _owners(points: F64, cones: list[Cone], joints: F64, frames: F64) -> tuple[NDArray[np.intp], F64]:
+    """The bone or helper whose flesh each point (N, 3) of the skin is, and the width it blends over, mm."""
+    distance = np.full((len(points), N_MOVERS), np.inf)
+    for cone in cones:
+        distance[:, cone.bone] = np.minimum(distance[:, cone.bone], cone.distance(points))
+    owner = distance.argmin(1)
+    width = np.full(N_MOVERS, 3.0)
+    width[[FOREARM, WRIST, N_BONES + HALF_WAY.index(FOREARM)]] = 12.0
+    width[[i for i, name in enumerate(OPENXR26) if name.endswith("metacarpal")]] = 8.0
+    spread = width[owner]
+    # At a knuckle the palm's flesh folds as sharply as the finger's back, or a fist would lose its heel.
+    for finger in FINGERS[1:]:
+        knuckle = OPENXR26.index(f"{finger}_proximal")
+        along = (points - joints[knuckle]) @ frames[knuckle, :, 1]
+        mine = (owner == knuckle) | (owner == knuckle - 1)
+        owner[mine & (np.abs(along) < 3.5)] = N_BONES + HALF_WAY.index(knuckle)
+        spread[mine & (np.abs(along) < 15)] = 3.0
+    return owner, spread
+
+
+def _half_closed(joints: F64, frames: F64) -> F64:
+    """(42, 3, 4) how each bone and helper moves from rest to a hand whose fingers are half bent."""
+    bend = ("mcp_flexion", "pip_flexion", "dip_flexion", "thumb_ip_flexion")
+    # Spread, so that no finger comes near another and lends it its motion.
+    spread = {"index_mcp_abduction": 0.15, "ring_mcp_abduction": -0.15, "little_mcp_abduction": -0.3}
+    pose = np.array([0.45 * d.high_rad if d.name.endswith(bend) else spread.get(d.name, 0.0) for d in DOFS])
+    stub = RiggedHand(
+        name="stub",
+        vertices=np.zeros((1, 3), np.float32),
+        faces=np.zeros((0, 3), np.int32),
+        bone_index=np.full((1, 4), WRIST, np.int32),
+        bone_weight=np.full((1, 4), 0.25, np.float32),
+        parts=np.zeros(0, np.uint8),
+        joints=joints.astype(np.float32),
+        frames=frames.astype(np.float32),
+    )
+    state = kinematics(stub, pose[None], np.zeros((1, ROOT_SIZE)), np.zeros((1, SHAPE_SIZE)))
+    out: F64 = motion(stub, state)[0]
+    return out
 
 
 def cache_folder() -> Path:

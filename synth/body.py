@@ -11,23 +11,32 @@ from scipy.interpolate import PchipInterpolator
 
 from ..stores.joints import FINGERS, OPENXR26
 from .flesh import Blob, Cone, Grid, chain, smooth_max, smooth_min
-from .hand import FOREARM, WRIST
+from .hand import FOREARM, HALF_WAY, N_BONES, WRIST
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
 # A finger from the knuckle (0) over its joints (1, 2) to the end of the bone (3): half width, height of the
 # section over its width, and how far the flesh's middle lies below the bone; mm for an index finger.
-FINGER_AT: Final[tuple[float, ...]] = (-0.25, 0.0, 0.25, 0.6, 1.0, 1.5, 2.0, 2.5, 2.85)
-FINGER_WIDTH: Final[tuple[float, ...]] = (10.6, 10.8, 10.2, 9.3, 9.5, 8.6, 8.2, 7.9, 6.6)
-FINGER_FLAT: Final[tuple[float, ...]] = (1.0, 0.98, 0.96, 0.93, 0.92, 0.92, 0.9, 0.84, 0.82)
-FINGER_BELOW: Final[tuple[float, ...]] = (2.5, 2.2, 2.0, 1.4, 0.2, 0.9, 0.2, 0.8, 0.4)
-GIRTH: Final = {"index": 1.0, "middle": 1.03, "ring": 0.96, "little": 0.84}
+FINGER_AT: Final[tuple[float, ...]] = (-0.25, 0.0, 0.25, 0.6, 1.0, 1.5, 2.0, 2.5, 2.8)
+FINGER_WIDTH: Final[tuple[float, ...]] = (10.6, 10.8, 10.4, 9.7, 9.6, 9.0, 8.4, 8.1, 7.1)
+FINGER_FLAT: Final[tuple[float, ...]] = (1.0, 0.98, 0.97, 0.96, 0.93, 0.95, 0.9, 0.87, 0.86)
+FINGER_BELOW: Final[tuple[float, ...]] = (2.5, 2.4, 2.6, 2.2, 0.9, 1.7, 0.7, 1.3, 0.9)
+GIRTH: Final = {"index": 1.0, "middle": 1.03, "ring": 0.96, "little": 0.87}
 # The thumb likewise: metacarpal base 0, knuckle 1, joint 2, end of bone 3.
 THUMB_AT: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 2.8)
 THUMB_WIDTH: Final[tuple[float, ...]] = (12.0, 12.0, 11.6, 10.2, 10.6, 10.2, 8.2)
 THUMB_FLAT: Final[tuple[float, ...]] = (1.0, 1.0, 0.98, 0.95, 0.92, 0.82, 0.78)
 THUMB_BELOW: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 0.8, 0.2, 0.9, 0.5)
+
+
+KNUCKLE: Final = 0.35
+"""Half length of the band around a finger's joint that turns half way, over the finger's half width."""
+
+
+def helper(joint: int) -> int:
+    """The number of the helper at a joint."""
+    return N_BONES + HALF_WAY.index(joint)
 
 
 def _row(name: str) -> int:
@@ -44,7 +53,7 @@ def finger_cones(joints: F64, frames: F64, finger: str) -> list[Cone]:
         at, widths, flats, belows = FINGER_AT, FINGER_WIDTH, FINGER_FLAT, FINGER_BELOW
         girth = GIRTH[finger]
     rows = [_row(f"{finger}_{n}") for n in names]
-    along = np.unique(np.concatenate([np.linspace(at[0], at[-1], 26), np.arange(0, np.ceil(at[-1]))]))
+    along = np.linspace(at[0], at[-1], 60)
     knots = np.arange(4)
     centre = np.stack([np.interp(along, knots, joints[rows, i]) for i in range(3)], axis=1)
     first = joints[rows[1]] - joints[rows[0]]
@@ -53,38 +62,43 @@ def finger_cones(joints: F64, frames: F64, finger: str) -> list[Cone]:
     centre -= girth * PchipInterpolator(at, belows)(along)[:, None] * dorsal
     radii = girth * PchipInterpolator(at, widths)(along)
     flat = PchipInterpolator(at, flats)(along)
-    segment = np.clip(np.floor(0.5 * (along[1:] + along[:-1])), 0, 2).astype(int)
-    return chain([rows[s] for s in segment], centre, radii, dorsal, flat)
+    middle = 0.5 * (along[1:] + along[:-1])
+    lengths = np.linalg.norm(np.diff(joints[rows], axis=0), axis=1)
+    bones = []
+    for t, radius in zip(middle, 0.5 * (radii[1:] + radii[:-1]), strict=True):
+        segment = int(np.clip(np.floor(t), 0, 2))
+        nearest = int(np.clip(np.round(t), 0, 2))
+        close = abs(t - nearest) * lengths[segment] < KNUCKLE * radius and rows[nearest] in HALF_WAY
+        bones.append(helper(rows[nearest]) if close else rows[segment])
+    return chain(bones, centre, radii, dorsal, flat)
 
 
 def _points(*rows: Sequence[float]) -> F64:
     return np.array(rows, float)
 
 
-def forearm_cones(length_mm: float) -> list[Cone]:
-    """Radius and ulna side of the forearm, from the wrist to the cut."""
+def forearm_cones(length_mm: float, side: float) -> list[Cone]:
+    """The radius side (−1) or the ulna side (1) of the forearm, from the wrist to the cut."""
     up = np.array([0.0, 0.0, 1.0])
-    at = np.array([4.0, -8.0, -35.0, -80.0, -130.0, -length_mm])
-    half = np.array([12.0, 11.0, 10.0, 12.0, 13.0, 12.5])
-    thick = np.array([17.0, 17.5, 19.0, 24.0, 28.5, 30.5])
-    cones: list[Cone] = []
-    for side in (-1.0, 1.0):
-        centres = np.stack([side * half, at, np.full_like(at, -5.0)], axis=1)
-        cones += chain([FOREARM] * (len(at) - 1), centres, thick, up, np.ones(len(at)))
-    return cones
+    at = np.array([6.0, -8.0, -35.0, -80.0, -130.0, -length_mm])
+    half = np.array([13.5, 12.5, 11.0, 12.0, 13.0, 12.5])
+    thick = np.array([15.0, 15.5, 17.5, 22.5, 27.0, 29.0])
+    centres = np.stack([side * half, at, np.array([-7.5, -7.5, -7.0, -6.0, -5.0, -5.0])], axis=1)
+    bones = [helper(FOREARM), *[FOREARM] * (len(at) - 2)]
+    return chain(bones, centres, thick, up, np.ones(len(at)))
 
 
 def metacarpal_cones(joints: F64, frames: F64, finger: str) -> list[Cone]:
     """The slab of the palm that goes with one metacarpal, and its share of the carpus."""
     base, head = joints[_row(f"{finger}_metacarpal")], joints[_row(f"{finger}_proximal")]
     dorsal = frames[_row(f"{finger}_metacarpal"), :, 2]
-    girth = {"index": 1.0, "middle": 1.0, "ring": 0.95, "little": 0.88}[finger]
+    girth = {"index": 1.04, "middle": 1.0, "ring": 0.96, "little": 0.94}[finger]
     t = np.array([-0.05, 0.3, 0.7, 0.97])
     centres = base + t[:, None] * (head - base) - np.array([6.0, 5.0, 4.0, 3.2])[:, None] * dorsal
-    radii = girth * np.array([14.5, 13.5, 12.5, 11.8])
+    radii = girth * np.array([14.0, 13.3, 12.7, 12.2])
     cones = chain([_row(f"{finger}_metacarpal")] * 3, centres, radii, dorsal, np.ones(4))
-    start = np.array([0.55 * base[0], 2.0, -6.0])
-    return [*cones, Cone(WRIST, start, centres[0], 15.0, 15.0)]
+    start = np.array([0.55 * base[0], 2.0, -8.5])
+    return [*cones, Cone(WRIST, start, centres[0], 13.5, 14.0)]
 
 
 def web_cones(joints: F64) -> list[Cone]:
@@ -117,7 +131,7 @@ def thenar_cones(joints: F64) -> list[Cone]:
 def hypothenar_cones(joints: F64) -> list[Cone]:
     """The ball of the little finger, along the outer edge of the palm."""
     bone = _row("little_metacarpal")
-    points = _points((17.0, 12.0, -13.0), (25.0, 34.0, -15.0), (32.0, 58.0, -12.0))
+    points = _points((18.0, 12.0, -13.0), (27.5, 34.0, -14.5), (35.0, 60.0, -12.0))
     return [Cone(bone, points[0], points[1], 11.0, 13.0), Cone(bone, points[1], points[2], 13.0, 10.5)]
 
 
@@ -141,23 +155,25 @@ def flesh(joints: F64, frames: F64, grid: Grid, forearm_mm: float) -> tuple[F32,
     """The signed distance of the whole hand on the grid, and every cone (to tell whose flesh is where)."""
     up = [metacarpal_cones(joints, frames, f) for f in FINGERS[1:]]
     fingers = [finger_cones(joints, frames, f) for f in FINGERS]
-    arm, thenar = forearm_cones(forearm_mm), thenar_cones(joints)
+    radius, ulna = (forearm_cones(forearm_mm, side) for side in (-1.0, 1.0))
+    thenar = thenar_cones(joints)
     hypothenar, web, roots = hypothenar_cones(joints), web_cones(joints), finger_webs(joints, frames)
 
     palm = grid.field(up[0])
     for cones in up[1:]:
         palm = smooth_min(palm, grid.field(cones), 9)
     palm = smooth_min(palm, grid.field(roots), 7)
-    hollow = Blob(np.array([4.0, 58.0, -35.0]), np.array([15.0, 30.0, 16.0]), np.eye(3))
+    hollow = Blob(np.array([2.0, 58.0, -36.0]), np.array([19.0, 30.0, 15.0]), np.eye(3))
     palm = smooth_min(palm, grid.field(hypothenar), 10)
-    palm = smooth_max(palm, -hollow.field(grid), 12)
+    palm = smooth_max(palm, -hollow.field(grid), 14)
     thumb = smooth_min(grid.field(fingers[0]), grid.field(thenar), 9)
     body = smooth_min(palm, grid.field(web), 9)
     body = smooth_min(body, thumb, 8)
-    body = smooth_min(body, grid.field(arm), 14)
+    arm = smooth_min(grid.field(radius, reach_mm=30), grid.field(ulna, reach_mm=30), 30)
+    body = smooth_min(body, arm, 12)
     digits = grid.field(fingers[1])
     for cones in fingers[2:]:
         digits = smooth_min(digits, grid.field(cones), 1.5)
     body = smooth_min(body, digits, 5)
-    parts = [*up, *fingers, arm, thenar, hypothenar, web, roots]
+    parts = [*up, *fingers, radius, ulna, thenar, hypothenar, web, roots]
     return body, [cone for cones in parts for cone in cones]

@@ -71,9 +71,13 @@ def capsules_of(
         axis = (b - a) / np.linalg.norm(b - a)
         off = mine - a - ((mine - a) @ axis)[:, None] * axis
         centre = off.mean(0)
+        radius = float(np.median(np.linalg.norm(off - centre, axis=1)))
+        if children[child] < 0:
+            # The last bone's capsule ends where its flesh does, not a radius beyond.
+            b = a + axis * max(float(((mine - a) @ axis).max()) - radius, 0.5 * radius)
         bones.append(bone)
         ends.append((a + centre, b + centre))
-        radii.append(float(np.median(np.linalg.norm(off - centre, axis=1))))
+        radii.append(radius)
     near = np.array(bones, np.intp)
     one, two = np.triu_indices(len(near), 1)
     up = np.array(parents)[near]

@@ -34,10 +34,9 @@ from .hand import (
     Kinematics,
     RiggedHand,
     kinematics,
-    rotation_matrix,
-    rotation_vector,
     stretch_frames,
 )
+from .rotation import rotation_matrix, rotation_vector
 
 F64 = NDArray[np.float64]
 

@@ -32,30 +32,31 @@ class Gesture:
 
 
 OPEN: Final[Bend] = (2, 4)
-BENT: Final[Bend] = (78, 96)
+BENT: Final[Bend] = (84, 101)
+BENT_LITTLE: Final[Bend] = (80, 94)
 AT_REST: Final = (2.0, 0.0, 4.0, 8.0, 8.0)
-ACROSS: Final = (24.0, 2.0, 16.0, 34.0, 40.0)
+ACROSS: Final = (23.0, 6.0, 17.0, 34.0, 40.0)
 """The thumb over the bent fingers."""
 
 GESTURES: Final[Mapping[str, Gesture]] = {
     "relaxed": Gesture((18, 22), (24, 28), (28, 30), (30, 28), AT_REST, loose_deg=9),
     "flat": Gesture(OPEN, OPEN, OPEN, OPEN, (-4, -14, 0, 0, 0), (-3, 0, 2, 4), 5),
     "spread": Gesture(OPEN, OPEN, OPEN, OPEN, (-16, 12, -4, -2, -4), (12, 2, -8, -14), 5),
-    "fist": Gesture(BENT, BENT, BENT, BENT, ACROSS, (-4, -1, 2, 4)),
-    "thumb_up": Gesture(BENT, BENT, BENT, BENT, (-18, -8, -4, -4, -8), (-4, -1, 2, 4)),
-    "point": Gesture(OPEN, BENT, BENT, BENT, ACROSS),
-    "two": Gesture(OPEN, OPEN, BENT, BENT, ACROSS, (8, -6, 0, 0)),
-    "three": Gesture(OPEN, OPEN, OPEN, BENT, ACROSS, (8, 1, -7, 0)),
+    "fist": Gesture(BENT, BENT, BENT, BENT_LITTLE, ACROSS, (0, 6, 4, -12)),
+    "thumb_up": Gesture(BENT, BENT, BENT, BENT_LITTLE, (-18, -8, -4, -4, -8), (0, 6, 4, -12)),
+    "point": Gesture(OPEN, BENT, BENT, BENT_LITTLE, ACROSS, (0, 6, 4, -12)),
+    "two": Gesture(OPEN, OPEN, BENT, BENT_LITTLE, ACROSS, (8, -6, 4, -12)),
+    "three": Gesture(OPEN, OPEN, OPEN, BENT_LITTLE, ACROSS, (8, 1, -7, -12)),
     "four": Gesture(OPEN, OPEN, OPEN, OPEN, (30, 4, 18, 30, 30), (9, 2, -6, -10)),
-    "gun": Gesture(OPEN, BENT, BENT, BENT, (-18, -2, -4, -4, -6)),
+    "gun": Gesture(OPEN, BENT, BENT, BENT_LITTLE, (-18, -2, -4, -4, -6), (0, 6, 4, -12)),
     "horns": Gesture(OPEN, BENT, BENT, OPEN, ACROSS, (4, 0, 0, -8)),
     "hang": Gesture(BENT, BENT, BENT, OPEN, (-18, 6, -4, -4, -8), (0, 0, 0, -10)),
-    "pinch_index": Gesture((48, 46), (30, 36), (26, 32), (24, 28), (18, 12, 14, 14, 22), (2, 0, 0, -4), 5),
-    "pinch_middle": Gesture((24, 26), (52, 48), (32, 34), (28, 30), (22, 12, 18, 18, 22), (4, 0, 0, -4), 5),
-    "pinch_ring": Gesture((14, 20), (28, 28), (58, 56), (34, 34), (28, 12, 22, 24, 26), (4, 0, 2, -2), 5),
-    "pinch_little": Gesture((10, 16), (18, 20), (38, 34), (62, 54), (32, 12, 24, 32, 28), (4, 0, 2, 4), 5),
-    "ok": Gesture((52, 58), (10, 12), (6, 8), (4, 6), (16, 10, 14, 12, 26), (0, 0, -4, -10), 5),
-    "tripod": Gesture((50, 42), (52, 50), (48, 62), (46, 60), (20, 12, 16, 16, 18), (2, 2, 0, 0), 6),
+    "pinch_index": Gesture((50, 51), (32, 38), (28, 34), (24, 28), (19, 5, -10, 10, 14), (-2, 0, 0, -4), 4),
+    "pinch_middle": Gesture((28, 30), (57, 55), (36, 38), (30, 32), (26, 5, -6, 15, 16), (2, -1, 0, -4), 4),
+    "pinch_ring": Gesture((16, 22), (30, 32), (53, 67), (42, 48), (26, 4, -3, 36, 32), (4, 0, -2, -2), 4),
+    "pinch_little": Gesture((12, 18), (20, 24), (42, 40), (63, 71), (32, 4, -3, 56, 42), (4, 0, 0, 0), 4),
+    "ok": Gesture((51, 57), (10, 14), (8, 10), (6, 8), (15, 3, -8, 13, 25), (-2, 0, -4, -10), 4),
+    "tripod": Gesture((57, 42), (56, 50), (50, 62), (46, 60), (17, 5, 8, 10, 10), (0, 0, 0, 0), 5),
     "hook": Gesture((6, 84), (6, 88), (6, 86), (6, 80), (0, -8, 0, 8, 8)),
     "table_top": Gesture((72, 6), (76, 6), (76, 6), (72, 6), (4, -4, 6, 6, 6), loose_deg=8),
     "grip": Gesture((46, 50), (50, 54), (52, 54), (54, 50), (10, 22, 12, 10, 20), (4, 1, -1, -4), 9),

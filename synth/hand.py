@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ..stores.joints import FINGERS, OPENXR26, PARENTS, Layout
 from .collision import Capsules, capsules_of, overlap
+from .rotation import half_way, rotation_matrix
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -36,6 +37,13 @@ Axis = Literal["flexion", "abduction", "axial"]
 FOREARM: Final = 26
 """Index of the forearm's bone, after the 26 canonical joints."""
 N_BONES: Final = 27
+HALF_WAY: Final = (
+    *(i for i, n in enumerate(OPENXR26) if n.endswith(("proximal", "intermediate", "distal"))),
+    FOREARM,
+)
+"""Joints that have a helper, a bone half way between the joint's bone and its parent: what lies over a bent
+knuckle follows it and keeps its girth. Helper i is number 27 + i in `bone_index`."""
+N_MOVERS: Final = N_BONES + len(HALF_WAY)
 WRIST: Final = OPENXR26.index("wrist")
 PALM: Final = OPENXR26.index("palm")
 ROOT_SIZE: Final = 6
@@ -115,7 +123,7 @@ class RiggedHand:
     faces: NDArray[np.int32]
     """(F, 3), wound outward."""
     bone_index: NDArray[np.int32]
-    """(N, 4) bones that move a vertex."""
+    """(N, 4) bones that move a vertex, helpers (`HALF_WAY`) after the 27."""
     bone_weight: F32
     """(N, 4) their shares, rows sum to 1."""
     parts: NDArray[np.uint8]
@@ -127,19 +135,20 @@ class RiggedHand:
     dof: tuple[Dof, ...] = DOFS
     side: Literal["right", "left"] = "right"
     bones: tuple[int, ...] = field(init=False, repr=False)
-    """Bones that move any vertex."""
+    """Bones and helpers that move any vertex."""
     blend: F32 = field(init=False, repr=False)
     """(N, 4 bones): weight × (x, y, z, 1), the constant factor of skinning."""
     capsules: Capsules = field(init=False, repr=False)
     """One capsule a bone, to find a hand running through itself."""
 
     def __post_init__(self) -> None:
-        dense = np.zeros((len(self.vertices), N_BONES), np.float32)
+        dense = np.zeros((len(self.vertices), N_MOVERS), np.float32)
         np.add.at(dense, (np.arange(len(dense))[:, None], self.bone_index), self.bone_weight)
         bones = np.flatnonzero(dense.any(axis=0))
         homogeneous = np.concatenate([self.vertices, np.ones((len(dense), 1), np.float32)], axis=1)
         blend = dense[:, bones, None] * homogeneous[:, None, :]
-        capsules = capsules_of(self.vertices, dense.argmax(1), self.joints, CHILDREN, BONE_PARENTS)
+        owner = without_helpers(dense).argmax(1)
+        capsules = capsules_of(self.vertices, owner, self.joints, CHILDREN, BONE_PARENTS)
         object.__setattr__(self, "capsules", capsules)
         object.__setattr__(self, "bones", tuple(int(b) for b in bones))
         object.__setattr__(self, "blend", np.ascontiguousarray(blend.reshape(len(dense), -1), np.float32))
@@ -206,43 +215,6 @@ def stretch_frames(hand: RiggedHand) -> F64:
     frames = np.concatenate([hand.frames, hand.frames[WRIST : WRIST + 1]]).astype(np.float64)
     frames[list(_PALM_BONES)] = frames[WRIST]
     return frames
-
-
-def rotation_matrix(vector: NDArray[Any]) -> F64:
-    """Rotation vectors (..., 3) rad to matrices (..., 3, 3), Rodrigues' formula."""
-    v = np.asarray(vector, np.float64)
-    angle = np.linalg.norm(v, axis=-1)[..., None, None]
-    x, y, z = v[..., 0], v[..., 1], v[..., 2]
-    zero = np.zeros_like(x)
-    k = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*v.shape[:-1], 3, 3)
-    # np.sinc(t) = sin(πt)/(πt) is smooth through zero, so no branch is needed there.
-    a = np.sinc(angle / np.pi)
-    b = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
-    out: F64 = np.eye(3) + a * k + b * (k @ k)
-    return out
-
-
-def rotation_vector(matrix: NDArray[Any]) -> F64:
-    """Matrices (..., 3, 3) to rotation vectors (..., 3) rad, through the larger part of the quaternion."""
-    m = np.asarray(matrix, np.float64)
-    # The 4 × 4 matrix whose every row is the quaternion (x, y, z, w) times one of its parts: the longest.
-    q = np.empty((*m.shape[:-2], 4, 4))
-    diagonal = m[..., (0, 1, 2), (0, 1, 2)]
-    trace = diagonal.sum(-1)
-    for i in range(3):
-        for j in range(3):
-            q[..., i, j] = 1 - trace + 2 * diagonal[..., i] if i == j else m[..., i, j] + m[..., j, i]
-        j, k = (i + 1) % 3, (i + 2) % 3
-        q[..., i, 3] = q[..., 3, i] = m[..., k, j] - m[..., j, k]
-    q[..., 3, 3] = 1 + trace
-    best = np.argmax(q[..., (0, 1, 2, 3), (0, 1, 2, 3)], axis=-1)
-    row = np.take_along_axis(q, best[..., None, None], axis=-2)[..., 0, :]
-    row /= np.linalg.norm(row, axis=-1, keepdims=True)
-    row = np.where(row[..., 3:] < 0, -row, row)
-    sine = np.linalg.norm(row[..., :3], axis=-1, keepdims=True)
-    angle = 2 * np.arctan2(sine, row[..., 3:])
-    out: F64 = row[..., :3] * np.where(sine > 1e-12, angle / np.maximum(sine, 1e-12), 2.0)
-    return out
 
 
 def _levels() -> tuple[NDArray[np.intp], ...]:
@@ -323,16 +295,33 @@ def pose_hand(hand: RiggedHand, pose: NDArray[Any], root: NDArray[Any], shape: N
 
 def skin(hand: RiggedHand, state: Kinematics) -> F32:
     """(B, N, 3) float32 mm: the mesh under the bones of `state`, linear blend skinning."""
-    bones = list(hand.bones)
-    batch = len(state.rotation)
+    movers = list(hand.bones)
+    matrices = motion(hand, state)[:, movers]
+    g = np.ascontiguousarray(matrices.transpose(0, 2, 1, 3), np.float32)
+    flat = g.reshape(len(g) * 3, -1) @ hand.blend.T
+    return np.ascontiguousarray(flat.reshape(len(g), 3, -1).transpose(0, 2, 1))
+
+
+def motion(hand: RiggedHand, state: Kinematics) -> F64:
+    """(B, 42, 3, 4) how each bone and each helper moves points of the rest pose."""
+    joint, up = list(HALF_WAY), [BONE_PARENTS[j] for j in HALF_WAY]
+    between = half_way(state.rotation[:, up], state.rotation[:, joint])
+    stretch = 0.5 * (state.stretch[:, up] + state.stretch[:, joint])
+    linear = np.concatenate([state.rotation @ state.stretch, between @ stretch], axis=1)
+    pivot = np.concatenate([state.position, state.position[:, joint]], axis=1)
     rest = np.concatenate([hand.joints, hand.joints[WRIST : WRIST + 1]]).astype(np.float64)
-    linear = state.rotation[:, bones] @ state.stretch[:, bones]
-    shift = state.position[:, bones] - (linear @ rest[bones][:, :, None])[..., 0]
-    g = np.empty((batch, 3, len(bones), 4), np.float32)
-    g[..., :3] = linear.transpose(0, 2, 1, 3)
-    g[..., 3] = shift.transpose(0, 2, 1)
-    flat = g.reshape(batch * 3, -1) @ hand.blend.T
-    return np.ascontiguousarray(flat.reshape(batch, 3, -1).transpose(0, 2, 1))
+    rest = np.concatenate([rest, rest[joint]])
+    shift = pivot[..., None] - linear @ rest[:, :, None]
+    return np.concatenate([linear, shift], axis=-1)
+
+
+def without_helpers(weights: NDArray[Any]) -> NDArray[Any]:
+    """Weights (N, 42) as (N, 27): what a helper carries goes to its two bones, half each."""
+    out = weights[:, :N_BONES].copy()
+    for helper, joint in enumerate(HALF_WAY, start=N_BONES):
+        out[:, joint] += 0.5 * weights[:, helper]
+        out[:, BONE_PARENTS[joint]] += 0.5 * weights[:, helper]
+    return out
 
 
 def self_collision_mm(hand: RiggedHand, pose: NDArray[Any], shape: NDArray[Any]) -> F64:

@@ -37,10 +37,9 @@ from .hand import (
     WRIST,
     RiggedHand,
     kinematics,
-    rotation_matrix,
-    rotation_vector,
     self_collision_mm,
 )
+from .rotation import quaternion, quaternion_matrix, rotation_matrix, rotation_vector
 
 F64 = NDArray[np.float64]
 
@@ -178,7 +177,7 @@ def _coupled(poses: F64, rng: np.random.Generator) -> F64:
 
 def random_rotation(rng: np.random.Generator) -> F64:
     """(3, 3): uniform over all rotations (a uniform quaternion)."""
-    return _matrices(rng.normal(size=4))
+    return quaternion_matrix(rng.normal(size=4))
 
 
 def point_in_ball(rng: np.random.Generator, radius_mm: float) -> F64:
@@ -259,7 +258,7 @@ def sample_trajectory(
         gaussian_filter1d(track, style.smoothing_s * fps, axis=0, mode="nearest")[keep]
         for track in (poses, quaternions, _along(turn, palms, angles))
     )
-    return poses, root_at(hand, proportions, _matrices(quaternions), places)
+    return poses, root_at(hand, proportions, quaternion_matrix(quaternions), places)
 
 
 def _progress(rng: np.random.Generator, count: int, fps: float, style: MotionStyle) -> F64:
@@ -337,22 +336,8 @@ def _turning(progress: F64, stops: F64, lengths: F64) -> F64:
 
 
 def _quaternions(rotations: F64) -> F64:
-    """(T, 4) w first, each on the same side as the one before, so that they can be averaged."""
-    vector = rotation_vector(rotations)
-    half = 0.5 * np.linalg.norm(vector, axis=1, keepdims=True)
-    q = np.concatenate([np.cos(half), 0.5 * np.sinc(half / np.pi) * vector], axis=1)
-    side = np.sign((q[1:] * q[:-1]).sum(1, keepdims=True))
-    q[1:] *= np.cumprod(np.where(side == 0, 1, side), axis=0)
+    """(T, 4), each on the same side as the one before, so that they can be averaged."""
+    q = quaternion(rotations)
+    side = np.where((q[1:] * q[:-1]).sum(1, keepdims=True) < 0, -1.0, 1.0)
+    q[1:] *= np.cumprod(side, axis=0)
     return q
-
-
-def _matrices(quaternions: F64) -> F64:
-    """(..., 3, 3) of quaternions (..., 4), w first, of any length."""
-    q = quaternions / np.linalg.norm(quaternions, axis=-1, keepdims=True)
-    w, x, y, z = np.moveaxis(q, -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
