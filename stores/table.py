@@ -287,11 +287,8 @@ class Appender:
             name: [table.read(name, whole)] if table.committed > whole else [] for name in table.columns
         }
         self._count = table.committed - whole
-
-    @property
-    def rows(self) -> int:
+        self.rows = table.committed
         """Rows given so far, committed or not."""
-        return self._unit * self.table.unit_frames + self._count
 
     def append(self, rows: Rows) -> None:
         """Take some rows of every column; writes and commits each unit that is full."""
@@ -300,7 +297,9 @@ class Appender:
         assert set(rows) == set(self.table.columns)
         for name, values in rows.items():
             self._pending[name].append(np.array(values, self.table.columns[name].dtype))
-        self._count += counts.pop()
+        given = counts.pop()
+        self.rows += given
+        self._count += given
         while self._count >= self.table.unit_frames:
             self._flush(self.table.unit_frames)
 
