@@ -1,8 +1,8 @@
 """The built-in right hand: skeleton from published bone lengths, flesh of round cones, forearm included.
 
-Bone lengths are Buryanov & Kotiuk's (2010) means, scaled to an adult hand length of 174 mm, the mean of both sexes. The mesh is
-generated once (seconds) and kept in the user's cache folder under a name that hashes this code and its
-parameters, so a changed recipe never meets a stale mesh.
+Bone lengths are Buryanov & Kotiuk's (2010) means, scaled to an adult hand length of 174 mm, the mean of both
+sexes. The mesh is generated once (1.5 s) and kept in the user's cache folder under a name that hashes this
+code and its parameters, so a changed recipe never meets a stale mesh.
 """
 
 from __future__ import annotations

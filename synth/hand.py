@@ -142,8 +142,7 @@ class RiggedHand:
     """One capsule a bone, to find a hand running through itself."""
 
     def __post_init__(self) -> None:
-        dense = np.zeros((len(self.vertices), N_MOVERS), np.float32)
-        np.add.at(dense, (np.arange(len(dense))[:, None], self.bone_index), self.bone_weight)
+        dense = self.dense_weights()
         bones = np.flatnonzero(dense.any(axis=0))
         homogeneous = np.concatenate([self.vertices, np.ones((len(dense), 1), np.float32)], axis=1)
         blend = dense[:, bones, None] * homogeneous[:, None, :]
@@ -152,6 +151,12 @@ class RiggedHand:
         object.__setattr__(self, "capsules", capsules)
         object.__setattr__(self, "bones", tuple(int(b) for b in bones))
         object.__setattr__(self, "blend", np.ascontiguousarray(blend.reshape(len(dense), -1), np.float32))
+
+    def dense_weights(self) -> F32:
+        """(N, 42) weight of every bone and helper on every vertex."""
+        dense = np.zeros((len(self.vertices), N_MOVERS), np.float32)
+        np.add.at(dense, (np.arange(len(dense))[:, None], self.bone_index), self.bone_weight)
+        return dense
 
     @property
     def limits_rad(self) -> F64:
