@@ -81,7 +81,7 @@ def _grazing_table() -> F32:
     return np.asarray((theta / np.maximum(np.pi / 2 - theta, np.radians(1))) ** 2, np.float32)
 
 
-# A standard normal deviate by 12 bits: 4096 equally likely values, σ 0.9998. A table costs a tenth of Box-Muller.
+# A standard normal deviate by 12 bits, 4096 equally likely values: a tenth of Box-Muller's cost.
 _NORMAL: Final = np.array([NormalDist().inv_cdf((i + 0.5) / 4096) for i in range(4096)], np.float32)
 _GRAZING: Final = _grazing_table()
 
@@ -128,8 +128,8 @@ def apply(
     _structured_light(
         depth, out, (fx, fy, cx, cy), window[0], window[1], 1.0 / depth_unit_mm, _key(seed, frame, view),
         (sensor.axial_mm, sensor.axial_growth_mm, sensor.axial_grazing_mm, sensor.lateral_px),
-        fx * sensor.baseline_mm, fx * (sensor.baseline_mm or 75.0), sensor.projector, sensor.disparity_step_px,
-        sensor.shadow_mm, sensor.edge_mm / 500.0, sensor.edge_hole, low, high, sensor.block_px,
+        fx * sensor.baseline_mm, fx * (sensor.baseline_mm or 75.0), sensor.projector,
+        sensor.disparity_step_px, sensor.shadow_mm, sensor.edge_mm / 500.0, sensor.edge_hole, low, high, sensor.block_px,
         (sensor.min_mm, sensor.max_mm),
     )  # fmt: skip
     return out
@@ -273,10 +273,16 @@ def _structured_light(  # type: ignore[no-untyped-def]
             if z < near or z > far or dark[sv, su]:
                 continue
             zu, edge_u = _slope(
-                z, depth[sv, su - 1] if su > 0 else z, depth[sv, su + 1] if su + 1 < width else z, edge_share * z
+                z,
+                depth[sv, su - 1] if su > 0 else z,
+                depth[sv, su + 1] if su + 1 < width else z,
+                edge_share * z,
             )
             zv, edge_v = _slope(
-                z, depth[sv - 1, su] if sv > 0 else z, depth[sv + 1, su] if sv + 1 < height else z, edge_share * z
+                z,
+                depth[sv - 1, su] if sv > 0 else z,
+                depth[sv + 1, su] if sv + 1 < height else z,
+                edge_share * z,
             )
             # The normal (−fx z_u, −fy z_v, z + (u − cx) z_u + (v − cy) z_v) times the ray is just z.
             a, b = np.float32(left + su) - cx, np.float32(top + sv) - cy
