@@ -21,23 +21,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
-from ..stores.joints import FINGERS, Layout
+from ..stores.joints import Layout
 from .metrics import AUC_LIMIT_MM, Interval, success_curve
+from .overlay import FINGER_COLORS, finger_of
 
 DPI: Final = 160
 CHART_IN: Final = 5.3
 """Width of a chart: two stand side by side on the page."""
 BACKGROUND: Final = 0.95
 """From here on a crop's value is no hand: +1 in crops, a little less where a network's tanh says so."""
-FINGER_COLORS: Final[Mapping[str, str]] = {
-    "thumb": "#e5484d",
-    "index": "#f5a524",
-    "middle": "#30a46c",
-    "ring": "#3b82f6",
-    "little": "#b565d8",
-    "": "#8b95a1",
-}
-"""One colour a finger; wrist and palm share the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +266,6 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
                 steps.append(step)
                 values.append(float(value))
     return curves
-
-
-def finger_of(point: str) -> str:
-    """The finger a layout's point belongs to, '' for wrist and palm."""
-    return next((f for f in FINGERS if point.startswith(f)), "")
 
 
 def _color(theme: Theme, i: int) -> str:

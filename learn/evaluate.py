@@ -1,0 +1,398 @@
+"""A model's error on a recording, said together with all that it depends on.
+
+Both kinds of model are measured through one door, the trained one by torch and the exported one by
+onnxruntime, on what `predict` would see: full frames where the recording has them, else its crops. With
+`center="truth"` the crop is cut around the true palm, once (the protocol of the data sets); with "located"
+around the stored centre and once more around the predicted palm, as in use. Images whose hand was not found
+count as failures of the success curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stores.errors import HandloomError
+from ..stores.joints import Layout
+from ..stores.recording import SPLITS, Recording
+from .estimators import MeanPose, said_of
+from .inputs import READ_FRAMES, DepthView, recording_views, usable
+from .metrics import Metrics, measure
+from .predict import BATCH, PASSES, Estimator, estimate
+
+CHOSEN_BY: Final = "no frames: the last step of the run"
+"""How a run's checkpoint is chosen."""
+Center = Literal["truth", "located"]
+
+
+def mean_pose(recording: Recording, rows: NDArray[np.int64] | None = None) -> MeanPose:
+    """The mean of a recording's labels over rows and cameras, about the palm.
+
+    Raises:
+        HandloomError: it has no labels.
+    """
+    joints, layout = _labels(recording)
+    chosen = joints if rows is None else joints[rows]
+    relative = chosen - chosen[:, layout.palm : layout.palm + 1]
+    turned = np.concatenate([relative @ camera.rotation.T for camera in recording.rig.cameras])
+    known = np.isfinite(turned).all(axis=-1, keepdims=True)
+    mean = np.where(known, turned, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return MeanPose(layout, recording.hand, mean.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The errors of one model on one set of images, and what they depend on."""
+
+    name: str
+    recording: Mapping[str, str]
+    """Its path, uuid and kind."""
+    split: str
+    center: Center
+    passes: int
+    """Crops an image: 2 means once more around the predicted palm."""
+    layout: Layout
+    n_labels: int | None
+    """Labelled real frames the model learned from; None where it does not say."""
+    label_seed: int | None
+    """Drew those frames."""
+    chosen_by: str
+    """Which frames chose this model among others; never the test frames."""
+    metrics: Metrics
+    notes: tuple[str, ...]
+    prediction_mm: NDArray[np.float32] = field(repr=False)
+    """(N, J, 3) in each image's camera, NaN where no hand was found."""
+    truth_mm: NDArray[np.float32] = field(repr=False)
+    """(N, J, 3) likewise, NaN unknown."""
+    center_mm: NDArray[np.float32] = field(repr=False)
+    """(N, 3) of the last crop."""
+    row: NDArray[np.int64] = field(repr=False)
+    """(N,) row of the recording."""
+    view: NDArray[np.int64] = field(repr=False)
+    """(N,) its camera."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values without the poses, for --json and for files."""
+        return {
+            "name": self.name,
+            "recording": dict(self.recording),
+            "split": self.split,
+            "center": self.center,
+            "passes": self.passes,
+            "layout": self.layout.name,
+            "n_labels": self.n_labels,
+            "label_seed": self.label_seed,
+            "chosen_by": self.chosen_by,
+            "notes": list(self.notes),
+            "metrics": self.metrics.to_dict(),
+        }
+
+    def lines(self) -> list[str]:
+        """The summary a terminal shows."""
+        labels = "unknown" if self.n_labels is None else f"{self.n_labels} (drawn by seed {self.label_seed})"
+        return [
+            f"{self.name} on {self.recording['path']}, {self.split} frames",
+            f"center = {self.center}, {self.passes} crop{'s' * (self.passes > 1)} an image; "
+            f"labels = {labels}; chosen by {self.chosen_by}",
+            *self.metrics.lines(),
+            *self.notes,
+        ]
+
+
+def evaluate_model(
+    estimator: Estimator,
+    recording: Recording,
+    *,
+    seed: int,
+    name: str = "model",
+    center: Center = "located",
+    split: str = "test",
+    rows: Sequence[int] | NDArray[np.int64] | None = None,
+    views: Sequence[int] | None = None,
+    passes: int | None = None,
+) -> Evaluation:
+    """`evaluate_models` of one model."""
+    found = evaluate_models(
+        {name: estimator},
+        recording,
+        seed=seed,
+        center=center,
+        split=split,
+        rows=rows,
+        views=views,
+        passes=passes,
+    )
+    return found[name]
+
+
+def evaluate_models(
+    estimators: Mapping[str, Estimator],
+    recording: Recording,
+    *,
+    seed: int,
+    center: Center = "located",
+    split: str = "test",
+    rows: Sequence[int] | NDArray[np.int64] | None = None,
+    views: Sequence[int] | None = None,
+    passes: int | None = None,
+) -> dict[str, Evaluation]:
+    """Measure models on the same images of a labelled recording, which is read once.
+
+    Args:
+        estimators: the models by name.
+        recording: labelled; its labels are only compared with.
+        seed: of the bootstrap.
+        center: 'truth' cuts around the true palm, 'located' around the stored centre.
+        split: 'train', 'val', 'test' or 'all'.
+        rows: take these rows instead of a split.
+        views: cameras by number; None takes all.
+        passes: crops an image; None: 1 for 'truth', 2 for 'located'.
+
+    Raises:
+        HandloomError: there are no labels, no such frames, no located centres, or other joints.
+    """
+    joints, layout = _labels(recording)
+    chosen = _rows_of(recording, split, rows)
+    if center == "located":
+        _check_located(recording, chosen)
+    wanted = set(range(recording.n_views)) if views is None else set(views)
+    passes = passes or (1 if center == "truth" else PASSES)
+    shown = {name: _compared(name, e.layout, layout) for name, e in estimators.items()}
+    predicted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
+    centers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
+    row: list[int] = []
+    view: list[int] = []
+    for batch in _batches(recording, chosen, wanted):
+        places = _true_centers(batch, joints, layout) if center == "truth" else _stored_centers(batch)
+        found = np.flatnonzero(usable(places))
+        for name, estimator in estimators.items():
+            pose = np.full((len(batch), len(estimator.layout), 3), np.nan, np.float32)
+            used = np.full((len(batch), 3), np.nan, np.float32)
+            if len(found):
+                pose[found], used[found] = estimate(
+                    estimator,
+                    [batch[i][1] for i in found.tolist()],
+                    places[found],
+                    mirrored=recording.hand != estimator.hand,
+                    passes=passes,
+                )
+            predicted[name].append(converted(pose, estimator.layout, shown[name]))
+            centers[name].append(used)
+        row += [r for r, _ in batch]
+        view += [v.view for _, v in batch]
+    if not row:
+        raise HandloomError("None of the frames has an image", where=str(recording.path))
+    frames = recording.frames
+    assert frames is not None
+    row_, view_ = np.array(row), np.array(view)
+    truth = _in_cameras(joints, recording, row_, view_)
+    if center == "truth":
+        truth[~np.isfinite(truth[:, layout.palm]).all(axis=-1)] = np.nan  # no palm, no true crop
+    sequence = frames.read("sequence")[row_]
+    return {
+        name: _evaluation(
+            name,
+            estimator,
+            recording,
+            split=split if rows is None else f"{len(chosen)} chosen",
+            center=center,
+            passes=passes,
+            layout=shown[name],
+            seed=seed,
+            prediction_mm=np.concatenate(predicted[name]),
+            truth_mm=converted(truth, layout, shown[name]),
+            center_mm=np.concatenate(centers[name]),
+            row=row_,
+            view=view_,
+            sequence=sequence,
+        )
+        for name, estimator in estimators.items()
+    }
+
+
+def converted(joints: NDArray[Any], source: Layout, target: Layout) -> NDArray[np.float32]:
+    """Points (..., J, 3) of one layout as those of another; NaN where a point they rest on is unknown.
+
+    Only the canonical 26 joints convert (`Layout.matrix`); equal layouts pass through.
+    """
+    if source.name == target.name:
+        return joints.astype(np.float32)
+    assert source.name == "openxr26", source.name
+    matrix = target.matrix()
+    made = matrix @ np.nan_to_num(joints)
+    unknown = np.isnan(joints).any(axis=-1)
+    made[(unknown[..., None, :] & (matrix != 0)).any(axis=-1)] = np.nan
+    return np.asarray(made, np.float32)
+
+
+def _evaluation(
+    name: str,
+    estimator: Estimator,
+    recording: Recording,
+    *,
+    seed: int,
+    layout: Layout,
+    split: str,
+    sequence: NDArray[np.int32],
+    prediction_mm: NDArray[np.float32],
+    truth_mm: NDArray[np.float32],
+    row: NDArray[np.int64],
+    **rest: Any,
+) -> Evaluation:
+    said = said_of(estimator)
+    real = (said.get("sources") or {}).get("real") or {}
+    notes = []
+    if real.get("uuid") == recording.uuid and split not in ("test", "val"):
+        notes.append("warning: the model was trained on frames of this recording; use its test frames")
+    metrics = measure(
+        prediction_mm, truth_mm, joint_names=layout.points, seed=seed, sequence=sequence, order=row
+    )
+    if metrics.missed:
+        notes.append(
+            f"{metrics.missed} of {metrics.images} images without a hand found: failures of the curve"
+        )
+    looked = isinstance(estimator, MeanPose)
+    return Evaluation(
+        name=name,
+        recording={"path": str(recording.path), "uuid": recording.uuid, "kind": recording.kind},
+        split=split,
+        layout=layout,
+        n_labels=said.get("n_labels"),
+        label_seed=(said.get("config") or {}).get("label_seed"),
+        chosen_by="nothing: it is constant" if looked else CHOSEN_BY,
+        metrics=metrics,
+        notes=tuple(notes),
+        prediction_mm=prediction_mm,
+        truth_mm=truth_mm,
+        row=row,
+        **rest,
+    )
+
+
+def _labels(recording: Recording) -> tuple[NDArray[np.float32], Layout]:
+    """(T, J, 3) mm in the rig, and their layout."""
+    if recording.labels is None or recording.layout is None:
+        raise HandloomError(
+            "The recording has no labels to compare with",
+            where=str(recording.path),
+            fix=f"handloom store label {recording.path} --joints joints.csv",
+        )
+    return recording.labels.read("joints"), recording.layout
+
+
+def _rows_of(
+    recording: Recording, split: str, rows: Sequence[int] | NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    frames = recording.frames
+    assert frames is not None
+    if rows is not None:
+        chosen = np.unique(np.asarray(rows, np.int64))
+        assert not len(chosen) or (chosen[0] >= 0 and chosen[-1] < recording.n_frames), "no such row"
+        return chosen
+    if split not in (*SPLITS, "all"):
+        raise HandloomError(f"There is no split '{split}'", why=f"known: {', '.join(SPLITS)}, all")
+    marks = frames.read("split")
+    chosen = np.arange(len(marks)) if split == "all" else np.flatnonzero(marks == SPLITS.index(split))
+    if not len(chosen):
+        counts = ", ".join(f"{name} {int((marks == i).sum())}" for i, name in enumerate(SPLITS))
+        raise HandloomError(
+            f"The recording has no {split} frames",
+            where=str(recording.path),
+            why=f"frames by split: {counts}",
+            fix="--split all takes every frame",
+        )
+    return chosen
+
+
+def _check_located(recording: Recording, rows: NDArray[np.int64]) -> None:
+    """Stored centres that are true must not pass for located ones."""
+    if recording.crops is None:
+        return
+    source = recording.crops.read("center_source")
+    if (source[rows[rows < len(source)]] == 1).any():
+        raise HandloomError(
+            "The recording's centres are true ones, not located",
+            where=str(recording.path),
+            fix=f"--center truth, or find the hand without labels: handloom capture locate {recording.path}",
+        )
+
+
+def _batches(
+    recording: Recording, rows: NDArray[np.int64], wanted: set[int]
+) -> Iterator[list[tuple[int, DepthView]]]:
+    """(row, image) of the rows' cameras, about a network's batch at a time."""
+    batch: list[tuple[int, DepthView]] = []
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        for start in range(int(run[0]), int(run[-1]) + 1, READ_FRAMES):
+            stop = min(start + READ_FRAMES, int(run[-1]) + 1)
+            batch += [
+                (row, view) for row, view in recording_views(recording, start, stop) if view.view in wanted
+            ]
+            if len(batch) >= BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _true_centers(
+    batch: Sequence[tuple[int, DepthView]], joints: NDArray[np.float32], layout: Layout
+) -> NDArray[np.float64]:
+    return np.array([view.camera.to_camera(joints[row, layout.palm]) for row, view in batch])
+
+
+def _stored_centers(batch: Sequence[tuple[int, DepthView]]) -> NDArray[np.float64]:
+    nowhere = np.full(3, np.nan)
+    return np.array([nowhere if view.center_mm is None else view.center_mm for _, view in batch])
+
+
+def _in_cameras(
+    joints: NDArray[np.float32], recording: Recording, row: NDArray[np.int64], view: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(N, J, 3) mm in each image's camera."""
+    truth = np.empty((len(row), *joints.shape[1:]), np.float32)
+    for v, camera in enumerate(recording.rig.cameras):
+        truth[view == v] = camera.to_camera(joints[row[view == v]])
+    return truth
+
+
+def _compared(name: str, predicted: Layout, labelled: Layout) -> Layout:
+    """The layout in which a model's joints and the labels can be compared."""
+    if predicted.name == labelled.name or labelled.name == "openxr26":
+        return predicted
+    if predicted.name == "openxr26":
+        return labelled
+    raise HandloomError(
+        f"The joints of '{name}' and of the labels cannot be compared",
+        why=f"the model predicts {predicted.name}, the labels are {labelled.name}; only openxr26 converts",
+        fix=f"evaluate a model trained with --layout {labelled.name}",
+    )
+
+
+def crops_of(
+    evaluation: Evaluation, recording: Recording, images: Sequence[int], *, input_px: int, cube_mm: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Crops (n, P, P) around some images' true palms and their K (n, 4), to draw skeletons on.
+
+    Args:
+        evaluation: whose numbering `images` follows.
+        recording: the one evaluated.
+        images: places in the evaluation's arrays.
+        input_px: side of the crops.
+        cube_mm: what they show.
+    """
+    from ..stores.crops import crop_k
+    from .inputs import cut
+
+    crops, ks = [], []
+    for i in images:
+        row, number = int(evaluation.row[i]), int(evaluation.view[i])
+        view = next(v for _, v in recording_views(recording, row, row + 1) if v.view == number)
+        center = evaluation.truth_mm[i, evaluation.layout.palm].astype(np.float64)
+        crops.append(cut(view, center, input_px=input_px, cube_mm=cube_mm))
+        ks.append(crop_k(center, view.k, crop_px=input_px, window_mm=cube_mm))
+    return np.array(crops), np.array(ks)

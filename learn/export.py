@@ -1,0 +1,192 @@
+"""A trained network as one ONNX file that carries all a prediction needs besides the depth.
+
+Weights, joint names, units, the crop and its normalisation, provenance and a checksum lie in the one file;
+`learn/predict.py` reads it without torch. Only the network is a graph: cropping stays in numpy and its
+parameters in the metadata. Every export is run against torch on random crops and refused if its joints move.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from ..stores.errors import HandloomError
+from .model import PoseModel, load_model
+from .predict import CHECKSUM_MARK, CROP, FORMAT, NORMALISATION, VERSION, checksum
+
+OPSET: Final = 17
+TOLERANCE_MM: Final = 0.05
+"""What float32 sums in another order may move a joint; more is another network."""
+CHECK_CROPS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export made."""
+
+    path: Path
+    parity_mm: float
+    """Largest distance between a joint by onnxruntime and by torch."""
+    size_bytes: int
+    metadata: Mapping[str, str]
+
+
+def export(
+    run: Path | PoseModel,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    tolerance_mm: float = TOLERANCE_MM,
+    provenance: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write the model of a run as one ONNX file.
+
+    Args:
+        run: a run directory or checkpoint, or a model in memory.
+        out: the file to write.
+        overwrite: replace it.
+        tolerance_mm: largest difference from torch that is accepted.
+        provenance: more to keep in the file, beside configuration, recordings and versions.
+
+    Raises:
+        HandloomError: there is no model, `out` exists, or the exported network disagrees with torch.
+    """
+    if out.exists() and not overwrite:
+        raise HandloomError("The output exists already", where=str(out), fix="--overwrite replaces it")
+    model = load_model(run) if isinstance(run, Path) else run
+    graph = _graph(model)
+    parity_mm = _parity_mm(graph, model)
+    if not parity_mm <= tolerance_mm:
+        raise HandloomError(
+            "The exported network does not agree with the trained one",
+            where=str(out),
+            why=f"joints move by up to {parity_mm:.3f} mm, {tolerance_mm:g} are allowed",
+        )
+    metadata = describe(model, provenance=provenance or {}, parity_mm=parity_mm)
+    data = _with_metadata(graph, metadata)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".writing")
+    beside.write_bytes(data)
+    beside.replace(out)
+    return Exported(out, parity_mm, len(data), metadata)
+
+
+def describe(model: PoseModel, *, provenance: Mapping[str, Any], parity_mm: float) -> dict[str, str]:
+    """What the file says of itself; every value is text, compound ones are JSON."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "onnx", "onnxruntime")}
+    versions |= {"handloom": _own_version(), "python": platform.python_version()}
+    kept = ("config", "sources")
+    description = {name: value for name, value in model.description.items() if name not in kept}
+    sources = _without_paths(dict(model.description.get("sources") or {}))
+    sources.pop("labelled_frames", None)  # a count says enough, and thousands would swell the file
+    made = {"config": model.description.get("config", {}), "sources": sources, "versions": versions}
+    made |= provenance
+    return {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "method": model.method,
+        "preset": model.preset,
+        "arm": model.arm,
+        "layout": model.layout.name,
+        "joints": json.dumps(model.layout.points),
+        "units": "mm",
+        "output": "joints relative to the crop's centre, camera frame: x right, y down, z forward",
+        "hand": model.hand,
+        "input_px": str(model.input_px),
+        "cube_mm": repr(float(model.cube_mm)),
+        "crop": CROP,
+        "normalisation": NORMALISATION,
+        "description": json.dumps(description, default=str, sort_keys=True),
+        "provenance": json.dumps(made, default=str, sort_keys=True),
+        "parity_mm": f"{parity_mm:.6f}",
+    }
+
+
+def _graph(model: PoseModel) -> bytes:
+    net = model.net.eval()
+    example = torch.zeros(1, 1, model.input_px, model.input_px, device=next(net.parameters()).device)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        target = Path(folder) / "graph.onnx"
+        # The newer exporter needs onnxscript and is no better here; the older one warns that it is old.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net,
+            (example,),
+            target,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["crop"],
+            output_names=["joints_mm"],
+            dynamic_axes={"crop": {0: "batch"}, "joints_mm": {0: "batch"}},
+        )
+        return target.read_bytes()
+
+
+def _parity_mm(graph: bytes, model: PoseModel) -> float:
+    """Largest distance between torch's joints and onnxruntime's, over hand-like random crops."""
+    crops = _check_crops(model.input_px)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    ours: NDArray[np.float32] = session.run(None, {"crop": crops})[0]
+    theirs = model.predict_mm(torch.from_numpy(crops)).numpy()
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float(np.linalg.norm(ours.astype(np.float64) - theirs, axis=-1).max())
+
+
+def _check_crops(side: int) -> NDArray[np.float32]:
+    """Smooth surfaces inside a disc, +1 around it: what the network meets, more or less."""
+    rng = np.random.default_rng(0)
+    grid = np.linspace(-1, 1, side)
+    x, y = np.meshgrid(grid, grid)
+    crops = np.ones((CHECK_CROPS, 1, side, side), np.float32)
+    for crop in crops:
+        tilt, middle, radius = rng.uniform(-0.4, 0.4, 2), rng.uniform(-0.3, 0.3, 2), rng.uniform(0.3, 0.8)
+        inside = np.hypot(x - middle[0], y - middle[1]) < radius
+        surface = tilt[0] * x + tilt[1] * y + rng.normal(0, 0.03, x.shape)
+        crop[0][inside] = surface[inside]
+    return crops
+
+
+def _with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The graph with its description, and the checksum filled in."""
+    proto = onnx.load_model_from_string(graph)
+    proto.producer_name, proto.producer_version = "handloom", _own_version()
+    for name, value in metadata.items():
+        proto.metadata_props.add(key=f"handloom.{name}", value=value)
+    proto.metadata_props.add(key="handloom.checksum", value=CHECKSUM_MARK.decode("ascii") + "0" * 64)
+    data: bytes = proto.SerializeToString()
+    start = data.rfind(CHECKSUM_MARK) + len(CHECKSUM_MARK)
+    return data[:start] + checksum(data, start) + data[start + 64 :]
+
+
+def _without_paths(value: Any) -> Any:
+    """Recordings by name, id and size: where they lay on the maker's disk is nobody's business."""
+    match value:
+        case dict():
+            return {
+                k: Path(v).name if k in ("path", "val", "init") and isinstance(v, str) else _without_paths(v)
+                for k, v in value.items()
+            }
+        case list():
+            return [_without_paths(item) for item in value]
+        case _:
+            return value
+
+
+def _own_version() -> str:
+    from .. import __version__
+
+    return __version__

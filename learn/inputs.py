@@ -1,0 +1,290 @@
+"""Depth images from wherever they lie, one at a time, with where their hand is: the input of prediction.
+
+A recording gives its full frames if it kept them, else its crops (a crop is a depth image with its own K),
+and the centres it stores; in a plain folder and a single PNG the hand is found here. Nothing heavy is loaded
+before an input needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..stores.camera import Camera, Rig
+from ..stores.crops import crop_k, normalise
+from ..stores.errors import HandloomError
+
+if TYPE_CHECKING:
+    from ..stores.folder import PlainFolder
+    from ..stores.recording import Recording
+
+READ_FRAMES: Final = 16
+"""Frames read from a recording at a time."""
+LOOKED_AT: Final = 24
+"""Images of a camera that are looked at for what stands still."""
+NEAREST_MM: Final = 50.0
+"""A centre closer to the camera than this is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthView:
+    """One depth image of one camera."""
+
+    frame: int
+    """`frame_id` of a recording, number of a folder's frame."""
+    view: int
+    camera: Camera
+    depth: NDArray[Any]
+    """(H, W) uint16 in the camera's unit, or floating mm."""
+    k: NDArray[np.float64]
+    """(4,) of `depth`: the camera's, or a crop's."""
+    center_mm: NDArray[np.float64] | None = None
+    """(3,) in the camera; None where no hand is known."""
+    center_source: str = "none"
+    """'truth', 'located' or 'given'."""
+    center_score: float = 0.0
+    """From 0 to 1."""
+    whole: bool = True
+    """Whether `depth` is the camera's whole image."""
+
+    @property
+    def unit_mm(self) -> float:
+        """Millimetres of one step of `depth`."""
+        return self.camera.depth_unit_mm if self.depth.dtype.kind == "u" else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DepthInput:
+    """What `predict` runs over; `views` yields frame by frame, inside a frame camera by camera."""
+
+    rig: Rig
+    hand: str | None
+    """'right' or 'left' where the input says so."""
+    images: int
+    """How many images it has."""
+    views: Iterator[DepthView]
+
+
+def cut(view: DepthView, center_mm: ArrayLike, *, input_px: int, cube_mm: float) -> NDArray[np.float32]:
+    """The network's input (P, P) in [-1, 1] around a centre (3,) mm; nearest pixel, +1 where no hand is."""
+    depth, k = view.depth, view.k
+    height, width = depth.shape
+    center = np.asarray(center_mm, np.float64)
+    fx, fy, cx, cy = crop_k(center, k, crop_px=input_px, window_mm=cube_mm)
+    grid = np.arange(input_px)
+    # A 64 px input out of a stored crop falls between two pixels everywhere: were all ties rounded up, the
+    # hand would move by half a pixel, 1.2 mm. Rounded up and down in turns they leave it where it is.
+    half = 0.5 + 1e-3 * (-1.0) ** grid
+    columns = np.floor((grid - cx) / fx * k[0] + k[2] + half).astype(np.int64)
+    rows = np.floor((grid - cy) / fy * k[1] + k[3] + half).astype(np.int64)
+    found = depth.take(rows.clip(0, height - 1), axis=0).take(columns.clip(0, width - 1), axis=1)
+    found[(rows < 0) | (rows >= height)] = 0
+    found[:, (columns < 0) | (columns >= width)] = 0
+    return normalise(found * np.float32(view.unit_mm), center[2], cube_mm)
+
+
+def usable(center_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which centres (..., 3) a crop can be cut around."""
+    return np.isfinite(center_mm).all(axis=-1) & (np.nan_to_num(center_mm[..., 2]) > NEAREST_MM)
+
+
+def open_input(
+    source: Path,
+    *,
+    camera: str | None = None,
+    depth_unit_mm: float = 1.0,
+    center_mm: tuple[float, float, float] | None = None,
+) -> DepthInput:
+    """The depth images at `source`: a recording, a plain folder, or one PNG.
+
+    Args:
+        source: what to read.
+        camera: `fx,fy,cx,cy` in pixels; a PNG needs it, the others carry their own.
+        depth_unit_mm: mm of one step of a PNG.
+        center_mm: where the hand is, in the camera, instead of looking for it; for a PNG.
+
+    Raises:
+        HandloomError: there is nothing there, or it is none of these, or an option does not go with it.
+    """
+    if not source.exists():
+        raise HandloomError("The input does not exist", where=str(source))
+    if source.is_file():
+        return _png(source, camera, depth_unit_mm, center_mm)
+    if camera is not None or center_mm is not None:
+        raise HandloomError("--camera and --center are for a single image", where=str(source))
+    if (source / "rig.toml").is_file():
+        return _folder(source)
+    return _recording(source)
+
+
+def single_image(
+    depth: NDArray[Any],
+    camera: Camera,
+    *,
+    frame: int = 0,
+    center_mm: ArrayLike | None = None,
+) -> DepthView:
+    """One image, its hand found unless `center_mm` (3,) says where it is.
+
+    Raises:
+        HandloomError: the depth is no image of this camera.
+    """
+    depth = np.asarray(depth)
+    if depth.shape != (camera.height, camera.width) or depth.dtype.kind not in "uf":
+        raise HandloomError(
+            "The depth is no image of this camera",
+            why=f"shape {depth.shape}, {depth.dtype}; the camera has {camera.height} rows of {camera.width}",
+            fix="pass (H, W) uint16 in the camera's depth_unit_mm, or floating millimetres",
+        )
+    view = DepthView(frame, 0, camera, depth, np.array(camera.k))
+    if center_mm is None:
+        return _find([view])[0]
+    center = np.asarray(center_mm, np.float64).reshape(3)
+    return replace(view, center_mm=center, center_source="given", center_score=1.0)
+
+
+def parse_camera(text: str, *, width: int, height: int, depth_unit_mm: float) -> Camera:
+    """The camera of `fx,fy,cx,cy`.
+
+    Raises:
+        HandloomError: these are not four usable numbers.
+    """
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise HandloomError("--camera takes four numbers", where=text, fix="--camera fx,fy,cx,cy, in pixels") from error
+    return Camera("camera", width, height, (fx, fy, cx, cy), depth_unit_mm=depth_unit_mm)
+
+
+def _png(
+    path: Path, camera: str | None, depth_unit_mm: float, center_mm: tuple[float, float, float] | None
+) -> DepthInput:
+    from ..stores.png import read_depth_png
+
+    if path.suffix.lower() != ".png":
+        raise HandloomError(
+            "The input is no recording, plain folder or PNG",
+            where=str(path),
+            fix="handloom capture record makes a recording of a camera's own file",
+        )
+    if camera is None:
+        raise HandloomError("A single image needs its camera", where=str(path), fix="--camera fx,fy,cx,cy, in pixels")
+    depth = read_depth_png(path)
+    height, width = depth.shape
+    model = parse_camera(camera, width=width, height=height, depth_unit_mm=depth_unit_mm)
+    view = single_image(depth, model, frame=int(path.stem) if path.stem.isdecimal() else 0, center_mm=center_mm)
+    return DepthInput(Rig((model,)), None, 1, iter([view]))
+
+
+def _folder(path: Path) -> DepthInput:
+    from ..stores.folder import FolderImage, read_folder
+
+    folder = read_folder(path)
+
+    def views() -> Iterator[DepthView]:
+        frames: dict[int, list[FolderImage]] = {}
+        for image in folder.images:
+            frames.setdefault(image.frame, []).append(image)
+        background = _background(folder)
+        for frame, images in frames.items():
+            shown = [(i.camera, folder.rig.cameras[i.camera], folder.depth(i)) for i in images]
+            yield from _find([DepthView(frame, v, c, d, np.array(c.k)) for v, c, d in shown], background=background)
+
+    hand = folder.meta.get("hand")
+    return DepthInput(folder.rig, hand if hand in ("right", "left") else None, len(folder.images), views())
+
+
+def _background(folder: PlainFolder) -> dict[int, NDArray[np.float32]]:
+    """What stands still before each camera, (H, W) mm, from a few frames over the whole time."""
+    from ..stores.locate import BACKGROUND_FRAMES, background_of
+
+    found = {}
+    for number, camera in enumerate(folder.rig.cameras):
+        images = [image for image in folder.images if image.camera == number]
+        if len(images) >= BACKGROUND_FRAMES:
+            places = np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int)
+            depth = np.stack([folder.depth(images[i]) for i in places])
+            found[number] = background_of(depth) * np.float32(camera.depth_unit_mm)
+    return found
+
+
+def _recording(path: Path) -> DepthInput:
+    from ..stores.recording import open_recording
+
+    recording = open_recording(path)
+    frames, crops, rig = recording.frames, recording.crops, recording.rig
+    assert frames is not None
+    located = crops.committed if crops else 0
+    if not recording.has_depth and located < recording.n_frames:
+        raise HandloomError(
+            "The recording has neither full frames nor crops for all of its rows",
+            where=str(path),
+            why=f"{located} of {recording.n_frames} rows have crops",
+        )
+    total = int(frames.read("present").sum())
+
+    def views() -> Iterator[DepthView]:
+        for start in range(0, recording.n_frames, READ_FRAMES):
+            stop = min(start + READ_FRAMES, recording.n_frames)
+            yield from (view for _, view in recording_views(recording, start, stop))
+
+    return DepthInput(rig, recording.hand, total, views())
+
+
+def recording_views(recording: Recording, start: int, stop: int) -> Iterator[tuple[int, DepthView]]:
+    """(row, image) of rows `start` to `stop`; rows without stored centres have their hand found here."""
+    from ..stores.recording import CENTER_SOURCES
+
+    frames, crops, rig = recording.frames, recording.crops, recording.rig
+    assert frames is not None
+    located = max(start, min(stop, crops.committed)) if crops else start
+    present, frame_id = frames.read("present", start, stop), frames.read("frame_id", start, stop)
+    whole = recording.has_depth
+    full = [frames.read(f"depth/{c.name}", start, stop) for c in rig.cameras] if whole else []
+    names = ("center", "center_source", "center_score", *(() if whole else ("crop", "k")))
+    stored = {name: crops.read(name, start, located) for name in names} if crops and located > start else {}
+    for row in range(stop - start):
+        found: list[DepthView] = []
+        for v in np.flatnonzero(present[row]):
+            camera = rig.cameras[v]
+            depth = full[v][row] if whole else stored["crop"][row, v]
+            k = np.asarray(camera.k if whole else stored["k"][row, v], np.float64)
+            view = DepthView(int(frame_id[row]), int(v), camera, depth, k, whole=whole)
+            if start + row < located and stored["center_source"][row, v]:
+                view = replace(
+                    view,
+                    center_mm=stored["center"][row, v].astype(np.float64),
+                    center_source=CENTER_SOURCES[stored["center_source"][row, v]],
+                    center_score=float(stored["center_score"][row, v]),
+                )
+            found.append(view)
+        for view in found if start + row < located else _find(found):
+            yield start + row, view
+
+
+def _find(views: list[DepthView], *, background: Mapping[int, NDArray[np.float32]] | None = None) -> list[DepthView]:
+    """Look for the hand in the images of one frame; `background` (H, W) mm by camera number."""
+    from ..stores.locate import find_hand
+
+    if not views:
+        return []
+    rig = Rig(tuple(view.camera for view in views))
+    depth = [view.depth * np.float32(view.unit_mm) for view in views]
+    behind = None if background is None else [background.get(view.view) for view in views]
+    found = find_hand(depth, rig, background_mm=behind)
+    if found is None:
+        return views
+    return [
+        replace(
+            view,
+            center_mm=view.camera.to_camera(found.palm_mm),
+            center_source="located",
+            center_score=float(found.score),
+        )
+        for view in views
+    ]

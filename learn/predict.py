@@ -1,0 +1,286 @@
+"""Depth in, joints out, on a CPU with onnxruntime and numpy: no torch, nothing else of the kit's weight.
+
+An exported model is one file with everything a prediction needs: network, crop, normalisation, joints, units
+and a checksum (`learn/export.py` writes it). For each image: where the hand is, the cube around it, the
+network; then once more with the cube around the palm just predicted, which takes out most of the first
+centre's error. `learn/poses.py` does it for whole recordings and folders.
+
+    model = load(Path("model.onnx"))
+    pose = model.predict(depth, camera)      # None where no hand is found
+    pose.joints_mm                           # (J, 3) in the camera's frame, names in model.layout.points
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from ..stores.camera import Camera
+from ..stores.errors import HandloomError
+from ..stores.joints import LAYOUTS, Layout
+from .inputs import DepthView, cut, single_image, usable
+
+FORMAT: Final = "handloom-model"
+VERSION: Final = 1
+CHECKSUM_MARK: Final = b"handloom-sha256:"
+"""Stands in the file before the 64 hex digits of the sha256 of the file with zeros in their place."""
+NORMALISATION: Final = "(depth - center_z) / (cube / 2); 1 outside the cube and where there is no return"
+CROP: Final = (
+    "nearest pixel of a camera with fx = input_px * center_z / cube, fy / fx as the sensor's, centre central"
+)
+BATCH: Final = 32
+PASSES: Final = 2
+"""Crops an image: around the centre found, then around the palm predicted."""
+
+
+class Estimator(Protocol):
+    """What can be run and measured: an exported model, or a trained one (`evaluate.TorchEstimator`)."""
+
+    @property
+    def layout(self) -> Layout:
+        """The joints it predicts."""
+
+    @property
+    def hand(self) -> str:
+        """The hand it was trained on; the other one is mirrored."""
+
+    @property
+    def input_px(self) -> int:
+        """Side P of its input."""
+
+    @property
+    def cube_mm(self) -> float:
+        """Side of the cube its input shows."""
+
+    def predict_crops(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Crops (B, 1, P, P) to joints (B, J, 3), mm relative to the crop's centre."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """One predicted hand."""
+
+    joints_mm: NDArray[np.float32]
+    """(J, 3) in the camera's frame."""
+    center_mm: NDArray[np.float32]
+    """(3,) of the last crop."""
+    center_source: str
+    """'located' or 'given'."""
+    center_score: float
+    """How sure the locating was, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An exported model, ready to run."""
+
+    path: Path
+    layout: Layout
+    hand: str
+    input_px: int
+    cube_mm: float
+    metadata: Mapping[str, str]
+    """All that the file says of itself, `handloom.` left off the names."""
+    session: onnxruntime.InferenceSession
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How it was made: configuration, recordings, versions."""
+        values: dict[str, Any] = json.loads(self.metadata.get("provenance", "{}"))
+        return values
+
+    def predict_crops(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Crops (B, 1, P, P) to joints (B, J, 3), mm relative to the crop's centre."""
+        parts = [
+            self.session.run(None, {"crop": crops[start : start + BATCH]})[0]
+            for start in range(0, len(crops), BATCH)
+        ]
+        empty = np.zeros((0, len(self.layout), 3), np.float32)
+        return np.concatenate(parts) if parts else empty
+
+    def predict(
+        self,
+        depth: NDArray[Any],
+        camera: Camera,
+        *,
+        center_mm: ArrayLike | None = None,
+        hand: str | None = None,
+    ) -> Pose | None:
+        """The hand in one image, None if there is none.
+
+        Args:
+            depth: (H, W) uint16 in the camera's `depth_unit_mm`, 0 = no return; or floating mm.
+            camera: its intrinsics.
+            center_mm: (3,) where the hand is, in the camera; it is looked for if this is left out.
+            hand: 'right' or 'left'; the hand the model was trained on if this is left out.
+
+        Raises:
+            HandloomError: the depth is no image of this camera.
+        """
+        view = single_image(depth, camera, center_mm=center_mm)
+        if view.center_mm is None or not usable(view.center_mm):
+            return None
+        joints, center = estimate(
+            self, [view], view.center_mm[None], mirrored=(hand or self.hand) != self.hand
+        )
+        return Pose(joints[0], center[0], view.center_source, view.center_score)
+
+
+def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
+    """Open an exported model.
+
+    Args:
+        path: the file `handloom export` wrote.
+        threads: of the network.
+        layout: the joints the caller needs; None takes what the model has.
+
+    Raises:
+        HandloomError: it is missing, damaged, not ours, of a newer version, or of another layout.
+    """
+    data = _checked_bytes(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise HandloomError(
+            "The model file cannot be run", where=str(path), why=str(error).splitlines()[0]
+        ) from error
+    said = session.get_modelmeta().custom_metadata_map
+    metadata = {name.removeprefix("handloom."): value for name, value in said.items()}
+    try:
+        _check_metadata(path, metadata, layout)
+        known, hand = LAYOUTS[metadata["layout"]], metadata["hand"]
+        input_px, cube_mm = int(metadata["input_px"]), float(metadata["cube_mm"])
+        if hand not in ("right", "left") or not (input_px > 0 and 0 < cube_mm < math.inf):
+            raise ValueError(f"hand '{hand}', input_px {input_px}, cube_mm {cube_mm}")
+    except (KeyError, ValueError) as error:
+        raise HandloomError(
+            "The model's description is incomplete or wrong", where=str(path), why=str(error)
+        ) from error
+    model = Model(path, known, hand, input_px, cube_mm, metadata, session)
+    shapes = (session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:])
+    if shapes != ([1, model.input_px, model.input_px], [len(known), 3]):
+        raise HandloomError(
+            "The network does not fit the model's description",
+            where=str(path),
+            why=f"its shapes are {shapes}",
+        )
+    return model
+
+
+def _checked_bytes(path: Path) -> bytes:
+    """The file, its checksum verified."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise HandloomError(
+            "There is no model",
+            where=str(path),
+            why=error.strerror or "",
+            fix=f"handloom export RUN --out {path}",
+        ) from error
+    start = data.rfind(CHECKSUM_MARK) + len(CHECKSUM_MARK)
+    if start < len(CHECKSUM_MARK):
+        raise HandloomError(
+            "This is not a model exported by handloom, or it is damaged",
+            where=str(path),
+            why="it carries no checksum",
+            fix="handloom export RUN --out MODEL.onnx",
+        )
+    if checksum(data, start) != data[start : start + 64]:
+        raise HandloomError(
+            "The model file is damaged",
+            where=str(path),
+            why="its checksum does not match its contents",
+            fix="copy it again, or handloom export RUN --out MODEL.onnx",
+        )
+    return data
+
+
+def checksum(data: bytes, start: int) -> bytes:
+    """The 64 hex digits for a file whose digits begin at `start`: of the file with zeros in their place."""
+    digest = hashlib.sha256(memoryview(data)[:start])
+    digest.update(b"0" * 64)
+    digest.update(memoryview(data)[start + 64 :])
+    return digest.hexdigest().encode("ascii")
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str], layout: str | None) -> None:
+    if metadata.get("format") != FORMAT:
+        raise HandloomError("This is not a model exported by handloom", where=str(path))
+    version = metadata.get("version", "")
+    if not version.isdecimal() or int(version) > VERSION:
+        raise HandloomError(
+            "The model was exported by a newer handloom",
+            where=str(path),
+            why=f"its version is '{version}', this handloom reads up to {VERSION}",
+            fix="pip install --upgrade handloom",
+        )
+    name = metadata.get("layout", "")
+    if name not in LAYOUTS or json.loads(metadata.get("joints", "[]")) != list(LAYOUTS[name].points):
+        raise HandloomError(
+            "The model predicts joints of an unknown layout",
+            where=str(path),
+            why=f"layout '{name}'; known with exactly their joints: {', '.join(LAYOUTS)}",
+        )
+    if layout is not None and name != layout:
+        raise HandloomError(
+            f"The model predicts {name}, not {layout}",
+            where=str(path),
+            why=f"{len(LAYOUTS[name])} joints",
+            fix=f"train with --layout {layout}",
+        )
+    if (metadata.get("units"), metadata.get("normalisation")) != ("mm", NORMALISATION):
+        raise HandloomError(
+            "The model wants another input or unit",
+            where=str(path),
+            why=f"units '{metadata.get('units')}', normalisation '{metadata.get('normalisation')}'",
+        )
+
+
+def estimate(
+    estimator: Estimator,
+    views: Sequence[DepthView],
+    centers_mm: NDArray[np.float64],
+    *,
+    mirrored: bool,
+    passes: int = PASSES,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Joints (B, J, 3) and the centres (B, 3) they were read around, mm in each image's camera.
+
+    Args:
+        estimator: the network.
+        views: B images.
+        centers_mm: (B, 3) where to look first.
+        mirrored: the images show the other hand than the network knows. The crop of a mirrored image is the
+            mirrored crop, so mirroring crop and joints about the centre is exact.
+        passes: 1 crops around `centers_mm`; each further one around the palm just predicted.
+    """
+    centers = np.array(centers_mm, np.float64)
+    side, cube = estimator.input_px, estimator.cube_mm
+    joints = np.zeros((len(views), len(estimator.layout), 3), np.float32)
+    for step in range(passes):
+        crops = np.empty((len(views), 1, side, side), np.float32)
+        for crop, view, center in zip(crops, views, centers, strict=True):
+            crop[0] = cut(view, center, input_px=side, cube_mm=cube)
+        relative = estimator.predict_crops(crops[..., ::-1].copy() if mirrored else crops)
+        if mirrored:
+            relative = relative * np.array([-1, 1, 1], np.float32)
+        joints = (centers[:, None] + relative).astype(np.float32)
+        if step + 1 < passes:
+            palm = joints[:, estimator.layout.palm].astype(np.float64)
+            near = np.linalg.norm(palm - centers, axis=1) < cube / 2
+            centers = np.where((usable(palm) & near)[:, None], palm, centers)
+    return joints, centers.astype(np.float32)
