@@ -66,9 +66,10 @@ def test_a_tilted_plane_is_perspective_correct(renderer: Renderer) -> None:
     tilted[1:3, 2] = 700
     seen = renderer.render(tilted * np.array([5, 5, 1], np.float32), QUAD, K, 128, 128)
     u = np.arange(128)
-    # z = 600 + 0.2 x and x = (u - cx) z / fx
+    # z = 600 + slope x and x = (u - cx) z / fx
+    slope = 200 / (2 * 5 * 101)
     x_per_z = (u - K[2]) / K[0]
-    expected = 600 / (1 - 0.2 * x_per_z)
+    expected = 600 / (1 - slope * x_per_z)
     assert seen.depth_mm[61] == pytest.approx(expected, abs=2e-3)
 
 
