@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 BAD_INPUT: Final = 2
 """Exit code of a usage error or a file that cannot be used."""
@@ -21,12 +22,15 @@ class HandloomError(Exception):
         exit_code: `BAD_INPUT` or `BAD_ENVIRONMENT`.
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", why: str = "", fix: str = "", exit_code: int = BAD_INPUT
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "", exit_code: int = BAD_INPUT) -> None:
         super().__init__(what, where, why, fix)
         self.what, self.where, self.why, self.fix = what, where, why, fix
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process hands its errors over pickled, which keyword arguments do not survive by themselves.
+        values = {name: getattr(self, name) for name in ("where", "why", "fix", "exit_code")}
+        return partial(type(self), **values), (self.what,)
 
     def __str__(self) -> str:
         parts = [("where", self.where), ("why", self.why), ("fix", self.fix)]

@@ -39,7 +39,7 @@ def box(center_mm: Sequence[float], size_mm: Sequence[float]) -> Mesh:
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = [face for a, b, c, d in quads for face in ((a, b, c), (a, c, d))]
     vertices = np.asarray(center_mm, np.float32) + signs * np.asarray(size_mm, np.float32) / 2
-    return Mesh(vertices, np.array(faces, np.int32))
+    return Mesh(vertices.astype(np.float32), np.array(faces, np.int32))
 
 
 def ellipsoid(center_mm: Sequence[float], radii_mm: Sequence[float], *, rings: int = 16) -> Mesh:
@@ -132,14 +132,20 @@ def render_frame(
         k = window_k(camera.k, left, top)
         hand = renderer.render(vertices, faces, k, width, height).depth_mm
     place = (slice(top, top + height), slice(left, left + width))
-    noise = {"depth_unit_mm": camera.depth_unit_mm, "seed": seed, "frame": frame, "view": view}
+
+    def sensed(depth_mm: F32, window: tuple[int, int]) -> NDArray[np.uint16]:
+        return sensors.apply(
+            sensor, depth_mm, camera.k, window=window, depth_unit_mm=camera.depth_unit_mm,
+            seed=seed, frame=frame, view=view,
+        )  # fmt: skip
+
     if background is None:
         out = np.zeros(shape, np.uint16)
         if width and height:
-            out[place] = sensors.apply(sensor, hand, camera.k, window=(left, top), **noise)
+            out[place] = sensed(hand, (left, top))
         return out
     assert background.shape == shape, f"{background.shape} for a camera of {shape}"
     merged = background.copy()
     behind = merged[place]
     merged[place] = np.where((hand > 0) & ((behind == 0) | (hand < behind)), hand, behind)
-    return sensors.apply(sensor, merged, camera.k, **noise)
+    return sensed(merged, (0, 0))

@@ -129,8 +129,8 @@ def apply(
         depth, out, (fx, fy, cx, cy), window[0], window[1], 1.0 / depth_unit_mm, _key(seed, frame, view),
         (sensor.axial_mm, sensor.axial_growth_mm, sensor.axial_grazing_mm, sensor.lateral_px),
         fx * sensor.baseline_mm, fx * (sensor.baseline_mm or 75.0), sensor.projector,
-        sensor.disparity_step_px, sensor.shadow_mm, sensor.edge_mm / 500.0, sensor.edge_hole, low, high, sensor.block_px,
-        (sensor.min_mm, sensor.max_mm),
+        sensor.disparity_step_px, sensor.shadow_mm, sensor.edge_mm / 500.0, sensor.edge_hole, low, high,
+        sensor.block_px, (sensor.min_mm, sensor.max_mm),
     )  # fmt: skip
     return out
 

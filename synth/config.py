@@ -1,0 +1,84 @@
+"""What `handloom synth run` is told; every value has a default, unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ..stores.camera import Rig, read_rig
+from .render import RendererName
+from .rigs import ring_rig
+from .sensor import Sensor, StructuredLight
+
+BLOCK_FRAMES = 32
+"""Frames that are skinned together; units hold whole blocks, so that a frame's neighbours never change it."""
+
+
+class SynthConfig(BaseModel):
+    """A synthetic recording. Sample k depends on `seed` and k alone, whoever makes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frames: int = Field(default=2000, ge=1)
+    """Poses; each is seen by every camera."""
+    seed: int = Field(default=0, ge=0)
+
+    views: int = Field(default=3, ge=1)
+    """Cameras on an arc around the volume (`rigs.ring_rig`), unless there is a `rig`."""
+    rig: Path | None = None
+    """A rig.toml: your own cameras, its origin in the middle of the volume."""
+    distance_mm: float = Field(default=500.0, gt=0)
+    spread_deg: float = Field(default=80.0, ge=0, le=360)
+    width_px: int = Field(default=320, ge=16)
+    height_px: int = Field(default=240, ge=16)
+    focal_px: float = Field(default=241.0, gt=0)
+    depth_unit_mm: float = Field(default=1.0, gt=0)
+
+    hand: Literal["right", "left"] = "right"
+    subjects: int = Field(default=64, ge=1)
+    """People; each sample shows one of them, whose proportions follow from `seed` and the subject's number."""
+    first_subject: int = Field(default=0, ge=0)
+    """Number of the first, to make sets of other people with the same seed."""
+    volume_radius_mm: float = Field(default=100.0, ge=0)
+    """The palm lies anywhere in a ball of this radius about the rig's origin."""
+
+    sensor: Literal["none", "structured-light"] = "structured-light"
+    structured_light: StructuredLight = StructuredLight()
+    renderer: RendererName = "raster"
+    crop_px: int = Field(default=192, ge=16)
+    window_mm: float = Field(default=450.0, gt=0)
+    parts: bool = True
+    """Keep the bone of each pixel."""
+    unit_frames: int = Field(default=256, ge=BLOCK_FRAMES)
+    """Frames that one worker makes and commits at once; a multiple of 32."""
+
+    @field_validator("unit_frames")
+    @classmethod
+    def _whole_blocks(cls, value: int) -> int:
+        if value % BLOCK_FRAMES:
+            raise ValueError(f"must be a multiple of {BLOCK_FRAMES}")
+        return value
+
+    def make_rig(self) -> Rig:
+        """The cameras.
+
+        Raises:
+            HandloomError: the rig cannot be read or made.
+        """
+        if self.rig is not None:
+            return read_rig(self.rig)
+        return ring_rig(
+            self.views,
+            distance_mm=self.distance_mm,
+            spread_deg=self.spread_deg,
+            width=self.width_px,
+            height=self.height_px,
+            focal_px=self.focal_px,
+            depth_unit_mm=self.depth_unit_mm,
+        )
+
+    def make_sensor(self) -> Sensor | None:
+        """The depth sensor to imitate, None for exact depth."""
+        return self.structured_light if self.sensor == "structured-light" else None
