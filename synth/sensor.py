@@ -61,9 +61,9 @@ class StructuredLight:
     """A step of depth between neighbours, at 0.5 m and growing with z, that makes an edge."""
     edge_hole: float = 0.2
     """Probability that a block of an edge has no return."""
-    grazing_from_deg: float = 62.0
+    grazing_from_deg: float = 70.0
     """Angle from which returns begin to fail ..."""
-    grazing_to_deg: float = 84.0
+    grazing_to_deg: float = 86.0
     """... and at which all have failed."""
     block_px: int = 2
     """Side of the blocks that jitter and fail together."""
