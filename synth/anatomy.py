@@ -8,6 +8,7 @@ code and its parameters, so a changed recipe never meets a stale mesh.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 import zipfile
@@ -17,9 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from .flesh import Cone
 
 from ..stores.joints import FINGERS, OPENXR26
 from .hand import (
@@ -36,6 +34,9 @@ from .hand import (
     motion,
     without_helpers,
 )
+
+if TYPE_CHECKING:
+    from .flesh import Cone
 
 F64 = NDArray[np.float64]
 
@@ -98,9 +99,7 @@ def skeleton() -> tuple[F64, F64]:
         joints[row] = BASES_MM[finger]
         directions = DIRECTIONS[finger]
         for i, length in enumerate(BONES_MM[finger]):
-            axes = frame(
-                np.array(directions[min(i, len(directions) - 1)], float), np.array(DORSAL[finger], float)
-            )
+            axes = frame(np.array(directions[min(i, len(directions) - 1)], float), np.array(DORSAL[finger], float))
             frames[row + i : row + i + 2] = axes
             joints[row + i + 1] = joints[row + i] + length * axes[:, 1]
     middle = OPENXR26.index("middle_metacarpal")
@@ -202,7 +201,7 @@ def recipe_hash(resolution_mm: float) -> str:
     """Changes with the code that makes the hand and with its parameters."""
     tools = [f"{name} {version(name)}" for name in ("scikit-image", "fast-simplification", "scipy")]
     digest = hashlib.sha256(f"resolution {resolution_mm!r}, {', '.join(tools)}".encode())
-    for name in ("anatomy.py", "body.py", "flesh.py"):
+    for name in ("anatomy.py", "body.py", "flesh.py", "hand.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -224,7 +223,8 @@ def builtin_hand(*, resolution_mm: float = 2.0) -> RiggedHand:
 def _read_cache(path: Path) -> RiggedHand | None:
     """The hand kept at `path`, or None when there is none or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # From memory: numpy leaves a file that is no archive open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
             digest = str(file["digest"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

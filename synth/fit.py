@@ -33,8 +33,8 @@ COUPLING_MM: Final = 2.0
 """Cost of a last joint that does not bend ⅔ of the one before it: mm per radian."""
 PRIOR_MM: Final = 0.6
 """Cost of bending at all: mm per radian."""
-FAR_MM: Final = 4.0
-"""A frame whose points stay further away than this on average is tried again from elsewhere."""
+FAR_MM: Final = 1.5
+"""A frame whose points stay further away than this and than 2.5 times the median is tried from elsewhere."""
 SHAPE_MM: Final = 6.0
 """Cost of another shape than the mean: mm per unit of log scale (0.1 is a tall subject)."""
 
@@ -107,32 +107,26 @@ def fit_pose(
         part = slice(low, low + BATCH)
         if start is None:
             root[part] = initial_root(model, targets[part], pose[part], shapes[part])
-        given = (pose[part], root[part], shapes[part])
-        pose[part], root[part], shapes[part] = _solve(model, targets[part], *given, fit_shape, iterations)
+        here = (pose[part], root[part], shapes[part])
+        pose[part], root[part], shapes[part] = _solve(model, targets[part], *here, fit_shape, iterations)
     fit = _measured(model, targets, pose, root, shapes)
-    # A hand seen the wrong way round stays so: frames far off start again, closed and open.
-    for bend in (1.2, 0.0):
-        far = np.flatnonzero(fit.residual_mm > FAR_MM)
-        if not len(far) or start is not None:
-            break
-        tried = np.tile(_bent(hand, bend), (len(far), 1))
-        shape_far = np.array(np.broadcast_to(begin, (count, SHAPE_SIZE)))[far]
-        root_far = initial_root(model, targets[far], tried, shape_far)
-        again = _measured(
-            model,
-            targets[far],
-            *_solve(model, targets[far], tried, root_far, shape_far, fit_shape, iterations),
-        )
-        better = again.residual_mm < fit.residual_mm[far]
-        for old, new in (
-            (fit.pose, again.pose),
-            (fit.root, again.root),
-            (fit.shape, again.shape),
-            (fit.residual_mm, again.residual_mm),
-            (fit.point_mm, again.point_mm),
-        ):
-            old[far[better]] = new[better]
+    if start is None and known(targets).any():
+        # A hand taken for its other side stays so: frames far off are tried again, closed and open.
+        for bend in (1.2, 0.0):
+            far = np.flatnonzero(fit.residual_mm > max(FAR_MM, 2.5 * float(np.nanmedian(fit.residual_mm))))
+            tried = np.tile(_bent(hand, bend), (len(far), 1))
+            given = np.array(np.broadcast_to(begin, (count, SHAPE_SIZE)))[far]
+            from_here = (tried, initial_root(model, targets[far], tried, given), given)
+            found = _solve(model, targets[far], *from_here, fit_shape, iterations)
+            _keep_better(fit, far, _measured(model, targets[far], *found))
     return fit
+
+
+def _keep_better(fit: Fit, rows: NDArray[np.intp], again: Fit) -> None:
+    """Take over what a second try of some rows brought nearer, in place."""
+    better = again.residual_mm < fit.residual_mm[rows]
+    for name in ("pose", "root", "shape", "residual_mm", "point_mm"):
+        getattr(fit, name)[rows[better]] = getattr(again, name)[better]
 
 
 def _measured(model: Model, targets: F64, pose: F64, root: F64, shape: F64) -> Fit:
@@ -161,10 +155,7 @@ def _bent(hand: RiggedHand, share: float) -> F64:
     """(25,) fingers bent by a share of a loose fist: half open is far from nothing."""
     bend = {"mcp_flexion": 0.8, "pip_flexion": 1.2, "dip_flexion": 0.8}
     return np.array(
-        [
-            0.0 if d.name.startswith("thumb") else share * bend.get(d.name.split("_", 1)[1], 0.0)
-            for d in hand.dof
-        ]
+        [0.0 if d.name.startswith("thumb") else share * bend.get(d.name.split("_", 1)[1], 0.0) for d in hand.dof]
     )
 
 
@@ -181,9 +172,7 @@ class _Problem:
     """(n, 25) mm per radian: what holds a pose ordinary."""
 
     def rows(self, index: NDArray[np.intp]) -> _Problem:
-        return replace(
-            self, targets=self.targets[index], weight=self.weight[index], centre=self.centre[index]
-        )
+        return replace(self, targets=self.targets[index], weight=self.weight[index], centre=self.centre[index])
 
     def _pull(self, pose: F64, shape: F64) -> tuple[F64, F64, F64]:
         """Regularising residuals: (B, n) of the pose, (B, 25) beyond its limits, (B, S) of the shape."""
