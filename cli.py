@@ -23,7 +23,7 @@ class _Shown(click.ClickException):
 
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click calls it a class variable
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"error: {self.format_message()}", err=True)
@@ -43,9 +43,7 @@ class _Commands(click.Group):
             raise _Shown(str(error), error.exit_code) from error
 
 
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show a traceback instead of a short error.")
 @click.version_option(package_name="handloom")
 def main(debug: bool) -> None:
@@ -61,9 +59,7 @@ set_option = click.option(
 
 
 @main.command()
-@click.option(
-    "--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes."
-)
+@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
 @seed_option
 @overwrite_option
 def quickstart(out: Path, seed: int, overwrite: bool) -> None:
@@ -106,7 +102,8 @@ def synth_run(
     """Make a synthetic recording: crops, bone masks, joints, visibility, and all that made them."""
     from .console import progress
     from .stores.config import load_config
-    from .synth.generate import SynthConfig, synthesise
+    from .synth.config import SynthConfig
+    from .synth.generate import synthesise
 
     named = [f"{name}={value}" for name, value in given.items() if value is not None]
     settings = load_config(SynthConfig, config, [*named, *overrides])
@@ -128,9 +125,7 @@ def synth_twin(real: Path, out: Path, max_fit_error_mm: float, seed: int, overwr
     from .synth.twin import make_twins
 
     with progress("Fitting and rendering") as report:
-        made = make_twins(
-            real, out, seed=seed, max_fit_error_mm=max_fit_error_mm, overwrite=overwrite, progress=report
-        )
+        made = make_twins(real, out, seed=seed, max_fit_error_mm=max_fit_error_mm, overwrite=overwrite, progress=report)
     click.echo(f"{out}: twins of {made.n_frames} labelled frames")
     _next(f"handloom train murauer --preset quick --synth S.zarr --synth {out} --real {real} --run runs/full")
 
@@ -179,9 +174,7 @@ def capture_locate(recording: Path, overwrite: bool) -> None:
     with progress("Locating") as report:
         found = locate(recording, overwrite=overwrite, progress=report)
     click.echo(f"{recording}: the hand was found in {found.located} of {found.images} images")
-    _next(
-        f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full"
-    )
+    _next(f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full")
 
 
 @capture.command("import")
@@ -272,12 +265,12 @@ def train(
     from .console import progress
     from .learn.train import preset as named_preset
     from .learn.train import train as run_training
-    from .stores.config import parse_overrides
+    from .stores.config import with_overrides
 
     named = {name: value for name, value in given.items() if value is not None}
     if str(named.get("labels", "")).isdigit():
         named["labels"] = int(named["labels"])
-    config = named_preset(method, preset, arm, named | parse_overrides(overrides))
+    config = named_preset(method, preset, arm, with_overrides(named, overrides))
     with progress("Training") as report:
         result = run_training(
             config,
@@ -306,18 +299,22 @@ def evaluate() -> None:
 @click.argument("run", type=FOLDER)
 @click.option("--on", "recording", type=FOLDER, required=True, help="Labelled recording.")
 @click.option("--center", type=click.Choice(["truth", "located"]), default="located", show_default=True)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
 @seed_option
 @json_option
-def eval_model(run: Path, recording: Path, center: str, split: str, seed: int, as_json: bool) -> None:
-    """Joint error of a trained run on a labelled recording, with an interval."""
-    from .learn.evaluate import evaluate_run
+def eval_model(run: Path, recording: Path, center: Any, split: str, seed: int, as_json: bool) -> None:
+    """Joint error of a run or an exported model on a labelled recording, with an interval."""
+    from .learn.estimators import open_estimator
+    from .learn.evaluate import evaluate_model
+    from .stores.recording import open_recording
 
-    result = evaluate_run(run, recording, center=center, split=split, seed=seed)
+    found = evaluate_model(
+        open_estimator(run), open_recording(recording), name=str(run), center=center, split=split, seed=seed
+    )
     if as_json:
-        _print_json(result.to_dict())
+        _print_json(found.to_dict())
         return
-    click.echo("\n".join(result.lines()))
+    click.echo("\n".join(found.lines()))
 
 
 @evaluate.command("results")
@@ -346,10 +343,10 @@ def eval_results(prediction: Path, truth: Path, dataset: str, kind: Any, seed: i
 @overwrite_option
 def export(run: Path, out: Path, overwrite: bool) -> None:
     """Write one file with weights, preprocessing, joint names, units and provenance."""
-    from .learn.export import export_run
+    from .learn.export import export as write_model
 
-    made = export_run(run, out, overwrite=overwrite)
-    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, poses within {made.drift_mm:.4f} mm of the run's")
+    made = write_model(run, out, overwrite=overwrite)
+    click.echo(f"{out}: {made.size_bytes / 1e6:.1f} MB, joints within {made.parity_mm:.4f} mm of the run's")
     _next(f"handloom predict {out} INPUT --out poses.csv")
 
 
@@ -360,6 +357,9 @@ def export(run: Path, out: Path, overwrite: bool) -> None:
 @click.option("--overlay", type=FOLDER, help="Folder for pictures of the poses over the depth.")
 @click.option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics, for a PNG.")
 @click.option("--depth-unit-mm", type=float, default=1.0, show_default=True, help="Unit of a PNG's depth.")
+@click.option("--center", metavar="X,Y,Z", help="Where the hand is in a PNG (mm), instead of looking for it.")
+@click.option("--hand", type=click.Choice(["right", "left"]), help="Which hand; else what INPUT says.")
+@click.option("--fused", is_flag=True, help="Also write the poses of all cameras together (camera 'rig').")
 @overwrite_option
 def predict(
     model: Path,
@@ -368,30 +368,47 @@ def predict(
     overlay: Path | None,
     camera: str | None,
     depth_unit_mm: float,
+    center: str | None,
+    hand: str | None,
+    fused: bool,
     overwrite: bool,
 ) -> None:
     """Find the hand in INPUT (a recording, a plain folder or a 16-bit PNG) and write its joints."""
     from .console import progress
-    from .learn.predict import predict_source
+    from .learn.poses import predict_to
+    from .learn.predict import load
 
     with progress("Predicting") as report:
-        done = predict_source(
-            model,
+        done = predict_to(
+            load(model),
             source,
             out,
-            overlay=overlay,
             camera=camera,
             depth_unit_mm=depth_unit_mm,
+            center_mm=_three(center) if center else None,
+            hand=hand,
+            fused=fused,
+            overlay=overlay,
             overwrite=overwrite,
             progress=report,
         )
     missed = f", no hand in {done.missed}" if done.missed else ""
-    click.echo(f"{out}: poses of {done.images} images{missed}")
+    click.echo(f"{out}: poses of {done.poses} images{missed}")
+    if done.fused:
+        click.echo(f"  {done.fused} fused; the cameras disagree by {done.disagreement_mm:.1f} mm (median)")
     if overlay:
-        click.echo(f"{overlay}: {done.pictures} pictures")
+        click.echo(f"{overlay}: {done.pictures} picture{'s' * (done.pictures != 1)}")
 
 
 # -- printing ------------------------------------------------------------------------------------------------
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter("give three numbers: X,Y,Z", param_hint="--center") from error
+    return x, y, z
 
 
 def _next(*commands: str) -> None:

@@ -25,9 +25,10 @@ def open_source(names: Sequence[str], *, rig: Path | None = None, frames: int, v
     """
     cameras = read_rig(rig) if rig is not None else None
     if list(names) == ["virtual"]:
-        from .virtual import virtual_source
+        from ..synth.rigs import ring_rig
+        from .virtual import VirtualConfig, VirtualRig
 
-        return virtual_source(frames=frames, views=views, rig=cameras, seed=seed)
+        return VirtualRig(VirtualConfig(frames=frames, seed=seed), rig=cameras or ring_rig(views))
     paths = [Path(name) for name in names]
     for path in paths:
         if not path.exists():
