@@ -1,0 +1,280 @@
+"""Errors on recordings: what is compared with what, around which centre, and what is said about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handloom.learn import train
+from handloom.learn.estimators import MeanPose, TorchEstimator, open_estimator
+from handloom.learn.evaluate import converted, crops_of, evaluate_model, evaluate_models, mean_pose
+from handloom.learn.export import export
+from handloom.learn.inputs import DepthView
+from handloom.learn.model import load_model
+from handloom.learn.murauer_nets import Volume, camera_change, view_condition
+from handloom.learn.views import _condition, predict_views, predicts_views
+from handloom.stores.camera import project
+from handloom.stores.errors import HandloomError
+from handloom.stores.joints import Layout, layout_named
+from handloom.stores.reading import Resident
+from handloom.stores.recording import Recording, open_recording
+
+LAYOUT = layout_named("openxr26")
+
+
+@dataclass
+class Oracle:
+    """An estimator that is given the answer: the joints of the images in the order in which they come."""
+
+    answers: list[np.ndarray]
+    layout: Layout = LAYOUT
+    hand: str = "right"
+    input_px: int = 16
+    cube_mm: float = 300.0
+    seen: int = 0
+
+    def predict_crops(self, crops: np.ndarray) -> np.ndarray:
+        """The next answers."""
+        found = self.answers[self.seen : self.seen + len(crops)]
+        self.seen += len(crops)
+        return np.array(found, np.float32)
+
+
+def relative_truth(recording: Recording, *, stored: bool) -> list[np.ndarray]:
+    """(J, 3) of every image about its true palm or its stored centre, frame by frame, camera by camera."""
+    assert recording.labels is not None
+    assert recording.crops is not None
+    joints, center = recording.labels.read("joints"), recording.crops.read("center")
+    out = []
+    for row in range(recording.n_frames):
+        for v, camera in enumerate(recording.rig.cameras):
+            points = camera.to_camera(joints[row])
+            out.append(points - (center[row, v] if stored else points[0]))
+    return out
+
+
+@pytest.fixture(scope="module")
+def real(recordings: Any) -> Recording:
+    """32 frames of 3 views, rows 24 to 31 test, located centres."""
+    return open_recording(recordings.real)
+
+
+def test_around_the_true_palm(real: Recording):
+    answers = [a + np.array([0, 3, 4]) for a in relative_truth(real, stored=False)]
+    found = evaluate_model(Oracle(answers), real, seed=0, center="truth", split="all")
+    assert found.metrics.images == 96
+    assert found.metrics.mean_mm == pytest.approx(5, abs=1e-3)
+    assert (found.center, found.passes) == ("truth", 1)
+    assert found.metrics.interval.unit.startswith(("frames", "blocks"))
+
+
+def test_around_located_centres(real: Recording):
+    answers = [a + np.array([0, 3, 4]) for a in relative_truth(real, stored=True)]
+    found = evaluate_model(Oracle(answers), real, seed=0, center="located", split="all", passes=1)
+    assert found.metrics.mean_mm == pytest.approx(5, abs=1e-3)
+    assert found.center_mm[:3] == pytest.approx(real.crops.read("center")[0])  # type: ignore[union-attr]
+
+
+def test_only_the_frames_asked_for(real: Recording):
+    answers = relative_truth(real, stored=False)
+    assert evaluate_model(Oracle(answers), real, seed=0, center="truth").row.tolist() == [
+        row for row in range(24, 32) for _ in range(3)
+    ]
+    some = [answers[3 * row + 1] for row in (2, 5, 6)]
+    found = evaluate_model(Oracle(some), real, seed=0, center="truth", rows=[6, 2, 5], views=[1])
+    assert found.row.tolist() == [2, 5, 6]
+    assert set(found.view) == {1}
+    assert found.metrics.mean_mm == pytest.approx(0, abs=1e-3)
+    assert found.split == "3 chosen"
+
+
+def test_several_models_see_the_same_images(real: Recording):
+    answers = relative_truth(real, stored=False)
+    both = evaluate_models(
+        {"good": Oracle(list(answers)), "bad": Oracle([a + 20 for a in answers])},
+        real,
+        seed=0,
+        center="truth",
+        split="all",
+    )
+    assert both["good"].metrics.mean_mm == pytest.approx(0, abs=1e-3)
+    assert both["bad"].metrics.mean_mm == pytest.approx(20 * 3**0.5, abs=1e-3)
+    assert (both["good"].row == both["bad"].row).all()
+
+
+def test_a_hand_that_was_not_located_is_a_failure_and_a_dropped_image_is_none(
+    tmp_path: Path, toy: SimpleNamespace, captured: Resident
+):
+    data = replace(captured, center_source=captured.center_source.copy(), present=captured.present.copy())
+    data.center_source[0, 0] = 0
+    data.present[1, 2] = False
+    recording = open_recording(toy.write(tmp_path / "r.zarr", data))
+    answers = relative_truth(recording, stored=True)
+    kept = [a for i, a in enumerate(answers) if i not in (0, 5)]
+    found = evaluate_model(Oracle(kept), recording, seed=0, split="all", passes=1)
+    assert (found.metrics.images, found.metrics.missed) == (95, 1)
+    assert found.metrics.mean_mm == pytest.approx(0, abs=1e-3)
+    assert found.metrics.success[0] == pytest.approx(94 / 95)
+    assert np.isnan(found.prediction_mm[0]).all()
+    assert "1 of 95 images" in found.notes[0]
+
+
+def test_layouts_that_convert_and_those_that_do_not(
+    tmp_path: Path, toy: SimpleNamespace, real: Recording, captured: Resident
+):
+    nyu = layout_named("nyu14")
+    answers = relative_truth(real, stored=False)
+    theirs = [converted(a, LAYOUT, nyu) for a in answers]
+    found = evaluate_model(Oracle(theirs, layout=nyu), real, seed=0, center="truth", split="all")
+    assert found.metrics.mean_mm == pytest.approx(0, abs=1e-3)
+    assert found.metrics.joint_names == nyu.points
+    labelled = replace(
+        captured,
+        joints=converted(captured.joints, LAYOUT, nyu),
+        layout=nyu,  # type: ignore[arg-type]
+    )
+    other = open_recording(toy.write(tmp_path / "nyu.zarr", labelled))
+    found = evaluate_model(Oracle(list(answers)), other, seed=0, center="truth", split="all")
+    assert found.layout == nyu
+    assert found.metrics.mean_mm == pytest.approx(0, abs=1e-3)
+    with pytest.raises(HandloomError, match="cannot be compared"):
+        evaluate_model(Oracle([], layout=layout_named("icvl16")), other, seed=0, center="truth", split="all")
+
+
+def test_unknown_joints_spoil_what_rests_on_them_only():
+    joints = np.zeros((1, 26, 3))
+    joints[0, LAYOUT.index("thumb_tip")] = np.nan
+    made = converted(joints, LAYOUT, layout_named("nyu14"))
+    lost = [p for p, row in zip(layout_named("nyu14").points, made[0], strict=True) if np.isnan(row).any()]
+    assert lost == ["thumb_0"]
+
+
+def test_the_mirror(real: Recording):
+    """A model of left hands meets mirrored crops; mirrored answers come back right."""
+    answers = [a * [-1, 1, 1] for a in relative_truth(real, stored=False)]
+    found = evaluate_model(Oracle(answers, hand="left"), real, seed=0, center="truth", split="all")
+    assert found.metrics.mean_mm == pytest.approx(0, abs=1e-3)
+
+
+def test_the_mean_pose_is_the_mean_of_the_labels(real: Recording):
+    baseline = mean_pose(real)
+    found = evaluate_model(baseline, real, seed=0, center="truth", split="all")
+    spread = found.truth_mm - found.truth_mm[:, :1]
+    assert baseline.relative_mm == pytest.approx(spread.mean(axis=0), abs=0.01)
+    expected = np.linalg.norm(spread - spread.mean(axis=0), axis=-1).mean()
+    assert found.metrics.mean_mm == pytest.approx(expected, abs=0.01)
+    assert found.n_labels is None
+    assert isinstance(baseline, MeanPose)
+
+
+def test_bad_requests(tmp_path: Path, recordings: Any, real: Recording):
+    model = Oracle([])
+    with pytest.raises(HandloomError, match="no labels"):
+        evaluate_model(model, open_recording(recordings.unlabelled), seed=0)
+    with pytest.raises(HandloomError, match="true ones, not located"):
+        evaluate_model(model, open_recording(recordings.synth), seed=0, split="all")
+    with pytest.raises(HandloomError, match="no val frames") as caught:
+        evaluate_model(model, real, seed=0, split="val")
+    assert "train 24, val 0, test 8" in caught.value.why
+    with pytest.raises(HandloomError, match="no split"):
+        evaluate_model(model, real, seed=0, split="tset")
+
+
+# --- trained models ---
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, recordings: Any) -> Callable[[str], Path]:
+    """Runs of a few steps, by arm, made once."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(arm: str) -> Path:
+        path = folder / arm
+        if not path.exists():
+            values: dict[str, Any] = {"labels": 5, "batch": 8}
+            values |= {"steps": 1} if arm == "preview" else {"pretrain_steps": 2, "joint_steps": 2}
+            synth = [] if arm == "preview" else [recordings.synth, recordings.twins]
+            config = train.preset("murauer", "quick", arm, values)
+            train.train(config, synth=synth, real=recordings.real, run_dir=path)
+        return path
+
+    return run
+
+
+def test_a_run_and_its_export_have_the_same_error(runs: Callable[[str], Path], real: Recording, tmp_path: Path):
+    export(runs("full"), tmp_path / "m.onnx")
+    both = evaluate_models(
+        {"torch": open_estimator(runs("full")), "onnx": open_estimator(tmp_path / "m.onnx")}, real, seed=0
+    )
+    a, b = both["torch"], both["onnx"]
+    assert a.metrics.mean_mm == pytest.approx(b.metrics.mean_mm, abs=0.01)
+    assert (a.n_labels, b.n_labels) == (5, 5)
+    assert (a.label_seed, b.label_seed) == (0, 0)
+    text = "\n".join(b.lines())
+    assert "center = located, 2 crops an image; labels = 5 (drawn by seed 0)" in text
+    assert "chosen by no frames: the last step" in text
+    assert a.to_dict()["metrics"]["images"] == 24
+
+
+def test_training_frames_are_warned_of(runs: Callable[[str], Path], real: Recording):
+    model = TorchEstimator(load_model(runs("full")))
+    assert evaluate_model(model, real, seed=0).notes == ()
+    (note,) = evaluate_model(model, real, seed=0, split="train").notes
+    assert "was trained on" in note
+
+
+def test_crops_to_draw_on(runs: Callable[[str], Path], real: Recording):
+    found = evaluate_model(TorchEstimator(load_model(runs("full"))), real, seed=0)
+    crops, k = crops_of(found, real, [0, 7], input_px=96, cube_mm=300.0)
+    assert crops.shape == (2, 96, 96)
+    for i, image in enumerate([0, 7]):
+        px = np.rint(project(found.truth_mm[image], k[i])).astype(int)
+        inside = ((px >= 0) & (px < 96)).all(axis=1)
+        on_hand = crops[i][px[inside, 1], px[inside, 0]] < 1
+        assert on_hand.mean() > 0.6, "joints lie on the hand"
+
+
+@pytest.mark.parametrize("arm", ["full", "preview"])
+def test_predicted_views(runs: Callable[[str], Path], real: Recording, arm: str):
+    model = load_model(runs(arm))
+    assert predicts_views(model)
+    rows = np.arange(24, 28)
+    views = predict_views(model, real, rows)
+    assert views.predicted.shape == (4 * 6, 64, 64)
+    assert np.abs(views.predicted).max() <= 1
+    assert views.mae == pytest.approx(np.abs(views.predicted - views.target).mean())
+    one = predict_views(model, real, rows, pair=(0, 1))
+    first = (views.pair == (0, 1)).all(axis=1)
+    assert one.predicted == pytest.approx(views.predicted[first], abs=1e-4)
+    assert one.target == pytest.approx(views.source[(views.pair == (1, 0)).all(axis=1)])
+    with pytest.raises(HandloomError, match="no such pair"):
+        predict_views(model, real, rows, pair=(0, 7))
+
+
+def test_views_are_conditioned_as_in_training(runs: Callable[[str], Path], toy: SimpleNamespace, captured: Resident):
+    """The decoder is told the same about the cameras here as by the training's batches."""
+    model = load_model(runs("full"))
+    volume = Volume(**{k: tuple(v) for k, v in model.description["volume"].items()})
+    bank, rig = toy.bank(captured), captured.rig
+    pairs = [(3 * t + i, 3 * t + j) for t in range(4) for i, j in ((0, 1), (2, 0))]
+    source, target = torch.tensor(pairs).unbind(1)
+    theirs = view_condition(bank.center_mm[source], volume, camera_change(bank, source, target))
+
+    def shown(n: int) -> DepthView:
+        t, v = divmod(n, 3)
+        center = captured.center[t, v].astype(float)
+        return DepthView(t, v, rig.cameras[v], captured.crop[t, v], captured.k[t, v], center)
+
+    ours = _condition(model, [shown(i) for i, _ in pairs], [shown(j) for _, j in pairs])
+    assert ours.numpy() == pytest.approx(theirs.numpy(), abs=1e-4)
+
+
+def test_arms_that_predict_no_views(runs: Callable[[str], Path], real: Recording):
+    model = replace(load_model(runs("full")), arm="real+synthetic")
+    with pytest.raises(HandloomError, match="predicts no views"):
+        predict_views(model, real, np.arange(2))
