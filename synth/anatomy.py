@@ -194,7 +194,10 @@ def _half_closed(joints: F64, frames: F64) -> F64:
 def cache_folder() -> Path:
     """Where generated hands are kept: $XDG_CACHE_HOME/handloom, else ~/.cache/handloom."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "handloom"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "handloom"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / f"handloom-{os.getuid()}"
 
 
 def recipe_hash(resolution_mm: float) -> str:
@@ -235,13 +238,16 @@ def _read_cache(path: Path) -> RiggedHand | None:
 def _write_cache(hand: RiggedHand, path: Path) -> None:
     """Keep the hand if the folder can be written; two processes may do so at once."""
     arrays = {name: getattr(hand, name) for name in _ARRAYS}
+    part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            part = Path(file.name)
             np.savez(file, digest=np.array(_digest(arrays)), **arrays)
-        Path(file.name).replace(path)
+        part.replace(path)
     except OSError:
-        return
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def _digest(arrays: dict[str, NDArray[np.generic]]) -> str:

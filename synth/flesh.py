@@ -154,9 +154,7 @@ def surface(values: F32, grid: Grid) -> tuple[F64, NDArray[np.int32]]:
 def thinned(vertices: F64, faces: NDArray[np.int32], *, triangles: int) -> tuple[F64, NDArray[np.int32]]:
     """About `triangles` of a closed surface's triangles by quadric edge collapse, still closed."""
     for target in (triangles, int(1.05 * triangles), int(1.15 * triangles), int(1.3 * triangles)):
-        thin, corners = fast_simplification.simplify(
-            vertices.astype(np.float32), faces, target_count=target, agg=7
-        )
+        thin, corners = fast_simplification.simplify(vertices.astype(np.float32), faces, target_count=target, agg=7)
         if is_closed(corners):
             break
     else:
@@ -236,9 +234,7 @@ def laplacian(vertices: F64, faces: NDArray[np.int32]) -> tuple[sparse.csr_matri
     return matrix.tocsr(), area
 
 
-def diffuse(
-    vertices: F64, faces: NDArray[np.int32], owner: NDArray[np.intp], width_mm: F64, n_bones: int
-) -> F64:
+def diffuse(vertices: F64, faces: NDArray[np.int32], owner: NDArray[np.intp], width_mm: F64, n_bones: int) -> F64:
     """(N, n_bones) weights: bone ownership (N,) diffused over about `width_mm` (N,) mm, rows sum to 1."""
     matrix, area = laplacian(vertices, faces)
     tau = sparse.diags(0.5 * width_mm**2)

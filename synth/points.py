@@ -86,8 +86,7 @@ class Model:
         """(28, J) 1 where a rotation turns the bone that carries a point's offset."""
         rows = [np.ones(len(self.layout))] * 3
         rows += [
-            np.zeros(len(self.layout)) if d.joint == WRIST else self.above[self.bone, d.joint]
-            for d in self.hand.dof
+            np.zeros(len(self.layout)) if d.joint == WRIST else self.above[self.bone, d.joint] for d in self.hand.dof
         ]
         return np.array(rows)
 

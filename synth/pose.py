@@ -203,9 +203,7 @@ def sample_view(
 ) -> F64:
     """(6,) root: any rotation alike often, the palm uniform in a ball about the rig's origin."""
     rotation = random_rotation(rng)
-    return root_at(
-        hand, np.zeros(SHAPE_SIZE) if shape is None else shape, rotation, point_in_ball(rng, radius_mm)
-    )
+    return root_at(hand, np.zeros(SHAPE_SIZE) if shape is None else shape, rotation, point_in_ball(rng, radius_mm))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
