@@ -27,12 +27,13 @@ from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from ..stores.joints import OPENXR26
 from ..stores.recording import Recording, create_recording, open_recording
 from ..stores.table import Table
+from . import sensor as sensors
 from .anatomy import builtin_hand
 from .config import BLOCK_FRAMES, SynthConfig
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand, mirror, pose_hand
 from .pose import sample_pose, sample_shape, sample_view
 from .render import Renderer, open_renderer
-from .views import Studio, shoot
+from .views import Studio, rows_of, shoot
 
 __all__ = ["Sample", "SynthConfig", "draw_samples", "synthesise"]
 
@@ -158,15 +159,8 @@ def make_unit(config: SynthConfig, studio: Studio, unit: int) -> dict[str, Rows]
             joints.append(posed.joints[i])
             shots.append(shoot(studio, posed.vertices[i], posed.joints[i], frame=start + first + i))
 
-    def stacked(name: str) -> NDArray[Any]:
-        return np.stack([getattr(shot, name) for shot in shots])
-
-    source = stacked("center_source")
-    crops = {name: stacked(name) for name in ("crop", "center", "k")}
-    crops |= {"center_source": source, "center_score": (source > 0).astype(np.float32)}
-    if config.parts:
-        crops["parts"] = stacked("parts")
-    labels = {"joints": np.stack(joints), "visible": stacked("visible")}
+    crops, visible = rows_of(shots, parts=config.parts)
+    labels = {"joints": np.stack(joints), "visible": visible}
     labels |= {"pose": samples.pose, "shape": samples.shape, "root": samples.root}
     return {
         "frames": frame_rows(np.arange(start, stop), samples.subject, len(studio.rig)),
@@ -218,7 +212,7 @@ def _created(config: SynthConfig, studio: Studio, out: Path, *, overwrite: bool)
             "command": "synth run",
             "config": values,
             "seed": config.seed,
-            "sensor": values["structured_light"] if config.sensor != "none" else None,
+            "sensor": None if studio.sensor is None else sensors.describe(studio.sensor),
             "hand": studio.hand.name,
         },
         overwrite=overwrite,

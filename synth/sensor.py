@@ -17,7 +17,7 @@ Cost: one fused kernel, one hash a pixel that shows something; 0.05 to 0.1 ms a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, ClassVar, Final
 
@@ -84,6 +84,11 @@ def _grazing_table() -> F32:
 # A standard normal deviate by 12 bits, 4096 equally likely values: a tenth of Box-Muller's cost.
 _NORMAL: Final = np.array([NormalDist().inv_cdf((i + 0.5) / 4096) for i in range(4096)], np.float32)
 _GRAZING: Final = _grazing_table()
+
+
+def describe(sensor: Sensor) -> dict[str, Any]:
+    """Plain values, for a recording's provenance."""
+    return {"model": "structured-light", **asdict(sensor)}
 
 
 def margin_px(sensor: Sensor | None, fx: float, *, near_mm: float, far_mm: float) -> int:

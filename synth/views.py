@@ -8,6 +8,7 @@ Cost: see benchmarks/synthesis.py; about 0.6 ms a view at 320 × 240.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -116,6 +117,14 @@ def shoot(studio: Studio, vertices_rig: NDArray[Any], joints_rig: NDArray[Any], 
         shots.parts[view] = resample(parts, inside, k, width=side, height=side) - np.uint8(1)
         shots.visible[view] = visible_joints(joints, inside, parts)
     return shots
+
+
+def rows_of(shots: Sequence[Shots], *, parts: bool) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8]]:
+    """The columns of `crops/` for consecutive frames, and the visibility (n, V, 26) of their joints."""
+    names = ("crop", "center", "k", "center_source", *(("parts",) if parts else ()))
+    crops = {name: np.stack([getattr(shot, name) for shot in shots]) for name in names}
+    crops["center_score"] = (crops["center_source"] > 0).astype(np.float32)
+    return crops, np.stack([shot.visible for shot in shots])
 
 
 def _window(studio: Studio, camera: Camera, vertices: F32, center: F32) -> tuple[int, int, int, int]:
