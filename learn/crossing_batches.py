@@ -149,7 +149,7 @@ def labelled_sources(data: TrainingData, *, synth: bool, real: bool, real_share:
     return sources
 
 
-def labelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+def labelled_pool(config: CrossingConfig, data: TrainingData, name: str, batch: int) -> Pool:
     """X_l, as the arm has it.
 
     Raises:
@@ -157,7 +157,7 @@ def labelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool
     """
     arm = ARMS[config.arm]
     sources = labelled_sources(data, synth=arm.synth, real=arm.real, real_share=config.real_share)
-    return Pool.of(config, name, sources, config.batch)
+    return Pool.of(config, name, sources, batch)
 
 
 def unlabelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:

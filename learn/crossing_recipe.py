@@ -65,46 +65,47 @@ class CrossingConfig(TrainConfig):
     """Everything a run of Crossing Nets depends on besides its recordings."""
 
     method: Literal["crossing"] = "crossing"
-    cube_mm: float = Field(250.0, gt=0)
+    cube_mm: float = Field(default=250.0, gt=0)
     """Side of the cube around the hand's centre that the input shows."""
-    rotation_deg: float = Field(0.0, ge=0, le=180)
+    rotation_deg: float = Field(default=0.0, ge=0, le=180)
     """In-plane rotation, uniform in +- this; the paper has none."""
-    noise_mm: float = Field(0.0, ge=0)
+    noise_mm: float = Field(default=0.0, ge=0)
     """Standard deviation of the white depth noise; the paper has none."""
     normalisation: Literal["cube", "min-max"] = "cube"
     """'min-max': the authors' stretch of each image, which loses absolute depth."""
 
-    channels: int = Field(32, ge=1)
+    channels: int = Field(default=32, ge=1)
     """Of every convolution."""
-    latent: int = Field(20, ge=1)
+    latent: int = Field(default=20, ge=1)
     """Dimensions of the VAE; the shared latent has three more."""
-    hidden: int = Field(40, ge=1)
+    hidden: int = Field(default=40, ge=1)
     """Hidden units of the VAE."""
 
-    vae_steps: int = Field(200 * SAMPLES // 200, ge=0)
-    gan_steps: int = Field(1001 * SAMPLES // 100, ge=0)
-    align_steps: int = Field(20 * SAMPLES // 200, ge=0)
-    joint_steps: int = Field(80 * SAMPLES // 200, ge=0)
+    vae_steps: int = Field(default=200 * SAMPLES // 200, ge=0)
+    gan_steps: int = Field(default=1001 * SAMPLES // 100, ge=0)
+    align_steps: int = Field(default=20 * SAMPLES // 200, ge=0)
+    joint_steps: int = Field(default=80 * SAMPLES // 200, ge=0)
     """'Up to epoch 100': the 20 epochs of alignment are counted among them."""
-    batch: int = Field(200, ge=2)
-    """Labelled samples a step, and as many unlabelled ones; of the depth GAN, see `gan_batch`."""
-    gan_batch: int = Field(100, ge=2)
-    vae_rate: float = Field(3e-4, gt=0)
-    gan_rate: float = Field(3e-4, gt=0)
-    align_rate: float = Field(0.01, gt=0)
+    batch: int = Field(default=200, ge=2)
+    """Labelled samples a step of the last two stages, and as many unlabelled ones."""
+    gan_batch: int = Field(default=100, ge=2)
+    vae_batch: int = Field(default=200, ge=2)
+    vae_rate: float = Field(default=3e-4, gt=0)
+    gan_rate: float = Field(default=3e-4, gt=0)
+    align_rate: float = Field(default=0.01, gt=0)
     """Of `Ali` and of the heads: the spec gives one number for the stage."""
-    joint_rate: float = Field(1e-3, gt=0)
-    cooldown: float = Field(0.0, ge=0, le=1)
+    joint_rate: float = Field(default=1e-3, gt=0)
+    cooldown: float = Field(default=0.0, ge=0, le=1)
     """Share of the last stage over which its learning rate falls to zero; the paper's is constant."""
-    beta1: float = Field(0.5, ge=0, lt=1)
+    beta1: float = Field(default=0.5, ge=0, lt=1)
     """Adam's first; its second is 0.999."""
 
-    latent_noise: float = Field(0.05, ge=0)
+    latent_noise: float = Field(default=0.05, ge=0)
     """Standard deviation of epsilon in z = mean + sigma epsilon, wherever a labelled pose is encoded."""
     noise: Literal["convex", "prior"] = "convex"
     """Z_r of joint training: convex combinations of labelled latents (section 4.4), or N(0, 1)."""
     generator_loss: Literal["feature-matching", "non-saturating"] = "feature-matching"
-    real_share: float = Field(0.5, gt=0, lt=1)
+    real_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of captured frames in a batch that mixes them with synthetic ones."""
 
     @field_validator("input_px")

@@ -34,10 +34,10 @@ class NearestConfig(TrainConfig):
 
     method: Literal["crossing"] = "crossing"
     arm: Arm
-    cube_mm: float = Field(250.0, gt=0)
-    components: int = Field(512, ge=1)
+    cube_mm: float = Field(default=250.0, gt=0)
+    components: int = Field(default=512, ge=1)
     """Dimensions of the search, at most those of the images and one less than there are of them."""
-    fitted_on: int = Field(8192, ge=2)
+    fitted_on: int = Field(default=8192, ge=2)
     """Images the components are taken from, at most."""
 
     @property

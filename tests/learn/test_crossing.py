@@ -1,0 +1,529 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from handloom.learn import crossing
+from handloom.learn import crossing_losses as losses
+from handloom.learn.crossing_batches import Pool, Source, whole
+from handloom.learn.crossing_nets import POSE_UNIT_MM, CrossingNets
+from handloom.learn.crossing_recipe import ARMS, CrossingConfig
+from handloom.learn.data import TrainingData
+from handloom.learn.model import load_model, read_checkpoint
+from handloom.learn.train import Learner, preset, train
+from handloom.stores.errors import HandloomError
+from handloom.stores.joints import LAYOUTS
+
+MakeData = Callable[..., TrainingData]
+STAGES = {"vae_steps": 3, "gan_steps": 2, "align_steps": 2, "joint_steps": 3}
+
+
+def tiny(arm: str = "full", **overrides: Any) -> CrossingConfig:
+    """A configuration for a 32 px network of a few thousand weights."""
+    values: dict[str, Any] = {
+        "input_px": 32,
+        "channels": 4,
+        "batch": 8,
+        "gan_batch": 6,
+        "vae_batch": 16,
+        "log_every": 1,
+    }
+    config = crossing.preset("quick", arm, **(values | STAGES | overrides))
+    assert isinstance(config, CrossingConfig)
+    return config
+
+
+def data_for(config: CrossingConfig, make: MakeData, n: int = 8) -> TrainingData:
+    return make(n, synth=config.needs.synth, real=config.needs.real)
+
+
+def learner(config: CrossingConfig, make: MakeData, n: int = 8) -> crossing.Learner:
+    made = crossing.Learner(config, data_for(config, make, n))
+    made.nets.train()
+    return made
+
+
+def weights(nets: CrossingNets) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in nets.named_parameters()}
+
+
+def changed(before: Mapping[str, Tensor], nets: CrossingNets) -> set[str]:
+    """The networks of which a weight differs."""
+    return {name.split(".")[0] for name, p in nets.named_parameters() if not torch.equal(p, before[name])}
+
+
+# --- recipes ---
+
+
+def test_the_papers_lengths_are_its_epochs() -> None:
+    config = crossing.preset("paper", "paper")
+    assert isinstance(config, CrossingConfig)
+    # 200 epochs in batches of 200, 1001 in batches of 100, 20 + 80 in batches of 200, of 72,757 frames.
+    assert config.stages == (("vae", 72_757), ("gan", 728_297), ("align", 7_275), ("joint", 29_102))
+    assert (config.vae_rate, config.gan_rate, config.align_rate, config.joint_rate) == (3e-4, 3e-4, 0.01, 1e-3)
+    assert (config.beta1, config.latent_noise, config.cube_mm, config.input_px) == (0.5, 0.05, 250, 128)
+    assert (config.batch, config.gan_batch, config.vae_batch, config.latent, config.hidden) == (
+        200,
+        100,
+        200,
+        20,
+        40,
+    )
+    assert (config.generator_loss, config.noise, config.normalisation) == ("feature-matching", "convex", "cube")
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_says_what_it_needs(arm: str) -> None:
+    needs = tiny(arm).needs
+    assert needs.synth == (arm != "real-only" and not arm.startswith("paper"))
+    assert needs.real == (arm != "synthetic-only")
+    assert needs.labels == (not needs.synth)
+    assert not needs.twins
+    assert not needs.pairs
+
+
+def test_baselines_train_pos_as_long_as_the_method_does() -> None:
+    assert tiny("scratch").stages == (("vae", 3), ("pose", 5))
+    assert tiny("gan-pretrained").stages == (("vae", 3), ("gan", 2), ("pose", 5))
+
+
+@pytest.mark.parametrize(
+    ("arm", "overrides", "what"),
+    [
+        ("fulll", {}, "Crossing Nets have no arm"),
+        ("full", {"input_px": 48}, "not valid"),
+        ("full", {"joint_step": 3}, "not valid"),
+        ("full", {"noise": "white"}, "not valid"),
+    ],
+)
+def test_a_wrong_recipe_is_named(arm: str, overrides: dict[str, Any], what: str) -> None:
+    with pytest.raises(HandloomError, match=what):
+        crossing.preset("quick", arm, **overrides)
+
+
+# --- what each stage and arm trains ---
+
+
+TRAINED = {
+    "vae": {"vae"},
+    "gan": {"trunk", "gan", "gen"},
+    "align": {"ali", "pos", "smo"},
+    "joint": {"trunk", "gan", "pos", "smo", "ali", "gen"},
+    "pose": {"trunk", "pos"},
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_each_stage_trains_its_networks_and_no_other(arm: str, toy_data: MakeData) -> None:
+    run = learner(tiny(arm), toy_data)
+    index, left_out = 0, set() if ARMS[arm].smo else {"smo"}
+    for stage, steps in run.config.stages:
+        before = weights(run.nets)
+        for _ in range(steps):
+            terms = run.step(index, log=True)
+            index += 1
+            assert all(np.isfinite(float(value)) for value in terms.values())
+        no_gan = {"gan"} if stage == "joint" and not ARMS[arm].gan else set()
+        assert changed(before, run.nets) == TRAINED[stage] - left_out - no_gan
+    assert index == run.total_steps
+
+
+def test_the_learner_is_what_the_loop_takes(toy_data: MakeData) -> None:
+    run: Learner = learner(tiny(), toy_data)
+    assert run.total_steps == 10
+
+
+def by_hand(run: crossing.Learner, step: int, rate: float) -> CrossingNets:
+    """Algorithm 1 for one step from the same weights, in the order of the spec and without any shortcut."""
+    nets, config = copy.deepcopy(run.nets), run.config
+    x_l, pose = run.labelled.labelled(step)
+    x_u = run.unlabelled.images(step)
+    with torch.no_grad():
+        z_l = nets.shared(pose, run._latent_noise("labelled", step, len(pose)))
+    z_r = losses.convex_combinations(z_l, run._key ^ 2, step, len(z_l))
+
+    def critic_of(images: Tensor, heads: tuple[nn.Module, ...], track: bool) -> list[Any]:
+        trunk = nets.trunk(images, track)
+        return [head(trunk, track) for head in heads]
+
+    def steps(modules: tuple[nn.Module, ...], loss: Tensor) -> None:
+        parameters = [p for module in modules for p in module.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=rate, betas=(config.beta1, 0.999))
+        for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            p.grad = gradient
+        optimizer.step()
+
+    n = len(x_l)
+    x = torch.cat([x_l, x_u])
+    fakes = nets.gen(nets.ali(torch.cat([z_l, z_r]), True), True)
+    fixed = fakes.detach()
+    trunk = nets.trunk(x, True)
+    logits, _ = nets.gan(trunk, True)
+    (fake_logits, _), phi_fake = critic_of(fixed, (nets.gan, nets.smo), False)
+    phi_l = nets.smo(trunk[:n], True)
+    bce = nn.functional.binary_cross_entropy_with_logits
+    l_pos = ((nets.pos(trunk[:n], True) - z_l) ** 2).mean()
+    l_smo = ((phi_fake[n:] - phi_l - (z_r - z_l)) ** 2 + (phi_fake[:n] - phi_l) ** 2).mean()
+    l_gan = bce(logits, torch.ones_like(logits)) + bce(fake_logits, torch.zeros_like(fake_logits))
+    steps((nets.trunk, nets.pos, nets.smo, nets.gan), l_pos + l_smo + l_gan)
+
+    phi_l = nets.smo(nets.trunk(x)[:n]).detach()
+    (_, features), phi_fake = critic_of(fakes, (nets.gan, nets.smo), False)
+    target = nets.gan(nets.trunk(x))[1].detach()
+    l_recons = torch.minimum((x_l - fakes[:n]) ** 2, torch.ones(())).mean()
+    l_smo = ((phi_fake[n:] - phi_l - (z_r - z_l)) ** 2 + (phi_fake[:n] - phi_l) ** 2).mean()
+    l_match = (target.mean(0) - features.mean(0)).abs().mean()
+    steps((nets.ali, nets.gen), l_recons + l_smo + l_match)
+    return nets
+
+
+def test_a_joint_step_is_algorithm_one(toy_data: MakeData) -> None:
+    run = learner(tiny(cooldown=0.0), toy_data)
+    for index in range(7):
+        run.step(index, log=False)
+    assert run.unlabelled.batch == 8
+    expected = by_hand(run, 0, run.config.joint_rate)
+    run.step(7, log=False)
+    ours, theirs = run.nets.state_dict(), expected.state_dict()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], atol=2e-6, rtol=1e-4, msg=name)
+
+
+def test_the_whole_loss_of_the_generator_has_the_slope_it_says(toy_data: MakeData) -> None:
+    # L_G = recons + smo + matching through Gen and Ali, in float64, along one random direction.
+    torch.manual_seed(3)
+    nets = CrossingNets(input_px=32, joints=26, palm=0, channels=3).double().train()
+    x_l, x = torch.rand(6, 1, 32, 32).double() * 2 - 1, torch.rand(9, 1, 32, 32).double()
+    z_l, z_r = torch.randn(6, 23).double(), torch.randn(6, 23).double()
+    captured = nets.gan(nets.trunk(x))[1].detach()
+    phi_l = nets.smo(nets.trunk(x_l)).detach()
+
+    def loss() -> Tensor:
+        fakes = nets.depth_of(torch.cat([z_l, z_r]))
+        trunk = nets.trunk(fakes)
+        phi_self, phi_r = nets.smo(trunk).split(6)
+        recons = losses.reconstruction(x_l, fakes[:6])
+        smooth = losses.smoothness(phi_r, phi_l, phi_self, z_r, z_l)
+        return recons + smooth + losses.feature_matching(captured, nets.gan(trunk)[1])
+
+    parameters = [*nets.ali.parameters(), *nets.gen.parameters()]
+    gradients = torch.autograd.grad(loss(), parameters)
+    directions = [torch.randn_like(p) / 50 for p in parameters]
+    slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+    ends = []
+    with torch.no_grad():
+        for move in (1e-6, -2e-6):
+            for p, d in zip(parameters, directions, strict=True):
+                p += move * d
+            ends.append(float(loss()))
+    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-3)
+
+
+# --- unlabelled images ---
+
+
+def other_unlabelled(data: TrainingData) -> TrainingData:
+    """The same data with the images of unlabelled frames mirrored, and nothing else changed."""
+    assert data.real is not None
+    crops = data.real.crops.clone().unflatten(0, (-1, data.real.views))
+    frames = data.unlabelled[~torch.isin(data.unlabelled, data.labelled)]
+    crops[frames] = crops[frames].flip(-1)
+    return replace(data, real=replace(data.real, crops=crops.flatten(0, 1)))
+
+
+def trained(config: CrossingConfig, data: TrainingData) -> dict[str, Tensor]:
+    run = crossing.Learner(config, data)
+    run.nets.train()
+    for index in range(run.total_steps):
+        run.step(index, log=False)
+    return weights(run.nets)
+
+
+@pytest.mark.parametrize(("arm", "enter"), [("full", True), ("paper", True), ("real+synthetic", False)])
+def test_unlabelled_images_change_the_result(arm: str, enter: bool, toy_data: MakeData) -> None:
+    config = tiny(arm)
+    data = data_for(config, toy_data)
+    one, two = trained(config, data), trained(config, other_unlabelled(data))
+    networks = {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])}
+    assert networks == ({"trunk", "gan", "gen", "ali", "pos", "smo"} if enter else set())
+
+
+@pytest.mark.parametrize("stage", ["gan", "joint"])
+@pytest.mark.parametrize("side", ["critic", "generator"])
+def test_unlabelled_images_enter_both_sides_of_both_games(stage: str, side: str, toy_data: MakeData) -> None:
+    """One step, from equal weights, with other unlabelled images: discriminator and generator both differ.
+
+    The generator's difference is the feature matching's mean: with a discriminator that stays where it is
+    (its rate is nought), only that reaches it.
+    """
+    config = tiny("paper", gan_steps=1, joint_steps=1, align_steps=0, vae_steps=0, cooldown=0.0)
+    if stage == "joint":
+        config = config.model_copy(update={"gan_steps": 0})
+    data = toy_data(2, synth=False)
+    made = []
+    for given in (data, other_unlabelled(data)):
+        run = crossing.Learner(config, given)
+        run.nets.train()
+        if side == "generator":
+            update = run._update
+
+            def only(name: str, *rest: Any, update: Any = update) -> None:
+                if name == "generator":
+                    update(name, *rest)
+
+            run._update = only  # type: ignore[method-assign]
+        run.step(0, log=False)
+        made.append(weights(run.nets))
+    watched = ("trunk.", "gan.") if side == "critic" else ("gen.",)
+    for prefix in watched:
+        assert any(not torch.equal(value, made[1][name]) for name, value in made[0].items() if name.startswith(prefix))
+
+
+def test_a_labelled_frame_is_not_drawn_as_unlabelled(toy_data: MakeData) -> None:
+    run = learner(tiny("paper"), toy_data, n=8)
+    (part,) = run.unlabelled.parts
+    assert set((part.crops // 3).tolist()) == set(range(8, 32))
+    (seen,) = run.seen.parts
+    assert set((seen.crops // 3).tolist()) == set(range(32)), "the depth GAN sees every frame"
+    every = learner(tiny("paper"), toy_data, n=32)
+    assert every.unlabelled.batch == 0, "with every frame labelled X is X_l"
+    assert every.step(9, log=True)["loss/gan"] > 0
+
+
+# --- data ---
+
+
+def test_a_mixed_batch_keeps_its_shares(toy_data: MakeData) -> None:
+    data = toy_data(8)
+    assert data.synth is not None
+    assert data.real is not None
+    config = tiny()
+    synth, real = data.synth.singles(), data.real.singles(data.labelled)
+
+    def sizes(*sources: Source, batch: int = 10) -> list[int]:
+        return [part.size for part in Pool.of(config, "x", sources, batch).parts]
+
+    assert sizes(Source(data.synth, synth, 0.7), Source(data.real, real, 0.3)) == [7, 3]
+    assert sizes(Source(data.synth, synth, 0.7), Source(data.real, real[:0], 0.3)) == [10]
+    assert sizes(Source(data.synth, synth, 0.999), Source(data.real, real, 0.001)) == [9, 1]
+    assert sizes(Source(data.synth, synth, 0.001), Source(data.real, real, 0.999)) == [1, 9]
+    assert sizes() == []
+
+
+def test_poses_are_those_of_the_images(toy_data: MakeData) -> None:
+    run = learner(tiny(rotation_deg=60.0), toy_data)
+    _, pose = run.labelled.labelled(5)
+    alone = run.labelled.poses(5)
+    # `poses` skips the image, and with it the crop's centre: about the palm both are the same.
+    torch.testing.assert_close(run.nets.about_palm(pose)[0], run.nets.about_palm(alone)[0], atol=1e-4, rtol=0)
+    # The toy hand is 190 mm long; its palm lies within the offsets of the crop's centre.
+    assert float((pose * POSE_UNIT_MM).norm(dim=-1).max()) < 300
+    assert float((pose[:, 0] * POSE_UNIT_MM).norm(dim=-1).mean()) < 60
+
+
+def test_the_noise_of_training_is_that_of_the_spec(toy_data: MakeData) -> None:
+    run = learner(tiny(), toy_data)
+    noise = torch.cat([run._latent_noise("labelled", step, 64) for step in range(20)])
+    assert noise.shape == (1280, 20)
+    assert float(noise.std()) == pytest.approx(0.05, rel=0.02)
+    _, pose, z, z_r = run._labelled_batch(3)
+    mean = run.nets.shared(pose)
+    _, log_variance = run.nets.vae.encode(run.nets.about_palm(pose)[0])
+    sampled = mean[:, :20] + (log_variance / 2).exp() * run._latent_noise("labelled", 3, 8)
+    torch.testing.assert_close(z[:, :20], sampled)
+    torch.testing.assert_close(z[:, 20:], mean[:, 20:])
+    prior = learner(tiny(noise="prior"), toy_data)
+    drawn = torch.cat([prior._labelled_batch(step)[3] for step in range(40)])
+    assert float(drawn[:, :20].std()) == pytest.approx(1, abs=0.05)
+    assert z_r.shape == drawn[:8].shape
+
+
+def test_frames_with_unknown_joints_are_left_out(toy_data: MakeData) -> None:
+    data = toy_data(8, synth=False)
+    assert data.real is not None
+    joints = data.real.joints_mm.clone()
+    joints[2, 7] = np.nan
+    some = replace(data, real=replace(data.real, joints_mm=joints))
+    assert some.real is not None
+    assert set((whole(some.real, some.real.singles(some.labelled)) // 3).tolist()) == {0, 1, 3, 4, 5, 6, 7}
+    joints[:, 7] = np.nan
+    with pytest.raises(HandloomError, match="No labelled frame in use shows a whole pose"):
+        crossing.Learner(tiny("paper"), some)
+
+
+def test_a_latent_larger_than_the_pose_is_refused(toy_data: MakeData) -> None:
+    with pytest.raises(HandloomError, match="larger than the pose itself"):
+        learner(tiny(latent=79), toy_data)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"generator_loss": "non-saturating"}, {"noise": "prior"}, {"normalisation": "min-max"}],
+)
+def test_options_change_the_run(overrides: dict[str, Any], toy_data: MakeData) -> None:
+    data = toy_data(8)
+    usual, other = trained(tiny(), data), trained(tiny(**overrides), data)
+    assert not torch.equal(usual["gen.leave.weight"], other["gen.leave.weight"])
+
+
+def test_a_run_without_labels_learns_from_synthetic_poses(toy_data: MakeData) -> None:
+    run = learner(tiny("full"), toy_data, n=0)
+    assert [part.size for part in run.labelled.parts] == [8]
+    assert run.unlabelled.batch == 8
+    for index in range(run.total_steps):
+        terms = run.step(index, log=True)
+    assert terms["gan/diversity"] > 0
+    assert 0 <= terms["gan/accuracy"] <= 1
+
+
+def test_pos_learns_the_poses_it_is_shown(toy_data: MakeData) -> None:
+    config = tiny(
+        "paper-scratch",
+        vae_steps=400,
+        joint_steps=250,
+        joint_rate=3e-3,
+        channels=8,
+        batch=24,
+        vae_batch=96,
+        offset_located_mm=0.0,
+        cooldown=0.5,
+    )
+    run = learner(config, toy_data, n=8)
+    errors = [float(run.step(index, log=True).get("train/mean_mm", 0)) for index in range(run.total_steps)]
+    assert errors[-1] < 0.3 * errors[400]
+
+
+# --- runs ---
+
+
+def digest(state: Any) -> str:
+    """A hash of every bit of nested tensors and plain values."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for key in sorted(value, key=str):
+                found.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            found.update(repr(value).encode())
+
+    add(state)
+    return found.hexdigest()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(steps: int) -> Any:
+    def progress(done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if done >= steps:
+            raise Killed
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, recordings: Any) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "straight"
+    train(tiny(labels=5, save_every=1), synth=[recordings.synth], real=recordings.real, run_dir=run)
+    return run
+
+
+@pytest.mark.parametrize("killed_after", [2, 3, 4, 5, 6, 7, 9])
+def test_a_killed_and_resumed_run_has_the_same_bits(
+    killed_after: int, tmp_path: Path, straight: Path, recordings: Any
+) -> None:
+    # Inside each of the four stages (3 + 2 + 2 + 3 steps) and exactly between them; the last checkpoint is
+    # that of the step before the kill.
+    given = {"synth": [recordings.synth], "real": recordings.real, "run_dir": tmp_path / "cut"}
+    with pytest.raises(Killed):
+        train(tiny(labels=5, save_every=1), progress=kill_after(killed_after), **given)
+    assert read_checkpoint(tmp_path / "cut")["description"]["step"] == killed_after - 1
+    train(tiny(labels=5, save_every=1), resume=True, **given)
+    one, two = read_checkpoint(straight), read_checkpoint(tmp_path / "cut")
+    assert digest(one) == digest(two)
+
+
+def test_a_run_resumes_at_the_boundary_of_two_stages(tmp_path: Path, straight: Path, recordings: Any) -> None:
+    # save_every = 1 and a kill at the log of the step after leave a checkpoint at the very end of a stage.
+    given = {"synth": [recordings.synth], "real": recordings.real, "run_dir": tmp_path / "cut"}
+    for boundary in (3, 5, 7):
+        with pytest.raises(Killed):
+            train(
+                tiny(labels=5, save_every=1),
+                progress=kill_after(boundary + 1),
+                resume=boundary > 3,
+                **given,
+            )
+        state = read_checkpoint(tmp_path / "cut")
+        assert state["description"]["step"] == boundary
+        assert state["training"]["stage"] == {3: "vae", 5: "gan", 7: "align"}[boundary]
+    train(tiny(labels=5, save_every=1), resume=True, **given)
+    assert digest(read_checkpoint(straight)) == digest(read_checkpoint(tmp_path / "cut"))
+
+
+def test_a_model_reads_back_and_predicts(straight: Path) -> None:
+    model = load_model(straight)
+    assert (model.method, model.arm, model.layout, model.cube_mm) == ("crossing", "full", LAYOUTS["openxr26"], 250)
+    crops = torch.rand(5, 1, 32, 32) * 2 - 1
+    joints = model.predict_mm(crops)
+    assert joints.shape == (5, 26, 3)
+    # Running statistics: no crop sees another.
+    torch.testing.assert_close(joints[:2], model.predict_mm(crops[:2]), atol=1e-3, rtol=0)
+    assert not model.nets.training
+
+
+@pytest.mark.parametrize(("layout", "joints"), [("nyu36", 36), ("nyu14", 14)])
+def test_other_layouts_make_other_decoders(layout: str, joints: int, tmp_path: Path, recordings: Any) -> None:
+    config = tiny(labels=5, layout=layout)
+    train(config, synth=[recordings.synth], real=recordings.real, run_dir=tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    assert model.predict_mm(torch.zeros(2, 1, 32, 32)).shape == (2, joints, 3)
+    assert isinstance(model.nets, CrossingNets)
+    assert model.nets.palm == LAYOUTS[layout].palm
+    assert model.nets.vae.enter.in_features == 3 * joints
+
+
+def test_a_run_starts_from_another_without_its_first_two_stages(
+    tmp_path: Path, straight: Path, recordings: Any
+) -> None:
+    given = {"synth": [recordings.synth], "real": recordings.real}
+    quiet = {"joint_rate": 1e-12, "align_rate": 1e-12}
+    result = train(tiny(labels=5, **quiet), init=straight, run_dir=tmp_path / "run", **given)
+    assert result.steps == 5
+    old, new = (read_checkpoint(run)["weights"] for run in (straight, tmp_path / "run"))
+    for name in ("vae.enter.weight", "gen.leave.weight", "ali.linear.weight", "pos.leave.weight"):
+        torch.testing.assert_close(new[name], old[name], atol=1e-7, rtol=0)
+    with pytest.raises(HandloomError, match="differs in architecture"):
+        train(tiny(labels=5, channels=5), init=straight, run_dir=tmp_path / "other", **given)
+
+
+def test_the_papers_arm_without_a_label_is_refused(tmp_path: Path, recordings: Any) -> None:
+    for config in (tiny("paper", labels=0), tiny("real-only", labels=0)):
+        with pytest.raises(HandloomError, match="learns from labelled real frames"):
+            train(config, synth=[], real=recordings.real, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recorded_configuration_makes_the_run_again(straight: Path) -> None:
+    import yaml
+
+    recorded = yaml.safe_load((straight / "config.yaml").read_text())
+    assert preset("crossing", recorded["preset"], recorded["arm"], recorded) == tiny(labels=5, save_every=1)
