@@ -25,10 +25,9 @@ def open_source(names: Sequence[str], *, rig: Path | None = None, frames: int, v
     """
     cameras = read_rig(rig) if rig is not None else None
     if list(names) == ["virtual"]:
-        from ..synth.rigs import ring_rig
-        from .virtual import VirtualConfig, VirtualRig
+        from .virtual import virtual_rig
 
-        return VirtualRig(VirtualConfig(frames=frames, seed=seed), rig=cameras or ring_rig(views))
+        return virtual_rig(frames=frames, views=views, rig=cameras, seed=seed)
     paths = [Path(name) for name in names]
     for path in paths:
         if not path.exists():

@@ -1,0 +1,119 @@
+"""What the commands print, to the letter, and the codes they end with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from handloom.cli import main
+from handloom.stores.camera import Camera, Rig
+from handloom.stores.folder import write_folder
+
+RIG = Rig((Camera("a", 32, 24, (30, 30, 16, 12)), Camera("b", 40, 30, (30, 30, 20, 15))))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = [
+        (frame, view, np.full((c.height, c.width), 500, np.uint16), frame, frame)
+        for frame in range(3)
+        for view, c in enumerate(RIG.cameras)
+        if (frame, view) != (1, 1)
+    ]
+    write_folder(tmp_path / "folder", RIG, images, joints={2: np.zeros((26, 3))})
+    return tmp_path / "folder"
+
+
+def test_help_lists_the_stages_and_fits_eighty_columns() -> None:
+    text = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    for command in ("quickstart", "synth", "capture", "store", "train", "eval", "export", "predict"):
+        assert f"\n  {command} " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_importing_says_what_it_made_and_what_comes_next(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+    done = run("capture", "import", folder, "--out", out)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"{out}: 3 frames of 2 cameras\nnext: handloom capture locate {out}\n"
+
+
+def test_info_of_a_recording(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+    run("capture", "import", folder, "--out", out)
+    lines = run("store", "info", out).stdout.splitlines()
+    assert lines[:-1] == [
+        f"recording      {out}",
+        "kind           captured, right hand",
+        "frames         3 (train 3, val 0, test 0) in 1 sequences",
+        "cameras        a 32x24, b 40x30",
+        "images         5, 1 dropped",
+        "hand found in  0 frames",
+        "labelled       1 frames (openxr26)",
+    ]
+    facts = json.loads(run("store", "info", out, "--json").stdout)
+    assert (facts["frames"], facts["dropped_images"], facts["labelled"]) == (3, 1, 1)
+
+
+def test_an_output_that_exists_is_not_touched(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+    run("capture", "import", folder, "--out", out)
+    again = run("capture", "import", folder, "--out", out)
+    assert again.exit_code == 2
+    assert again.stderr == (
+        f"error: The output exists already\n  where: {out}\n  fix:   add --overwrite, or choose another --out\n"
+    )
+    assert run("capture", "import", folder, "--out", out, "--overwrite").exit_code == 0
+
+
+def test_debug_shows_where_an_error_was_raised(tmp_path: Path) -> None:
+    short = run("store", "info", tmp_path / "none.zarr")
+    assert short.stderr == f"error: There is no recording\n  where: {tmp_path / 'none.zarr'}\n"
+    assert short.exit_code == 2
+    assert run("--debug", "store", "info", tmp_path / "none.zarr").exception is not None
+
+
+def test_a_key_the_configuration_does_not_know(tmp_path: Path) -> None:
+    wrong = run("synth", "run", "--out", tmp_path / "s.zarr", "-o", "frame=3")
+    assert wrong.exit_code == 2
+    assert wrong.stderr.startswith("error: Unknown key 'frame'\n  why:   known: frames, seed, views, ")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_results_of_another_length(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "p.txt", np.full((3, 42), 300.0))
+    np.savetxt(tmp_path / "t.txt", np.full((4, 42), 300.0))
+    done = run("eval", "results", tmp_path / "p.txt", "--truth", tmp_path / "t.txt", "--dataset", "nyu")
+    assert done.exit_code == 2
+    assert "The prediction has 3 lines, the truth 4" in done.stderr
+
+
+def test_predicting_with_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"not a model")
+    cv2.imwrite(str(tmp_path / "d.png"), np.full((48, 64), 500, np.uint16))
+    done = run(
+        "predict", tmp_path / "m.onnx", tmp_path / "d.png", "--camera", "60,60,32,24", "--out", tmp_path / "p.csv"
+    )
+    assert done.exit_code == 2
+    assert str(tmp_path / "m.onnx") in done.stderr
+    assert not (tmp_path / "p.csv").exists()
+
+
+NYU = Path(__file__).resolve().parents[2] / "shared/data/nyu"
+
+
+@pytest.mark.skipif(not NYU.is_dir(), reason="the NYU test labels are not beside this checkout")
+@pytest.mark.parametrize(("file", "mean"), [("ren_9x6x6_uvd.txt", "12.694"), ("murauer_n100_xyz.txt", "12.172")])
+def test_peers_results_on_nyu(file: str, mean: str) -> None:
+    done = run("eval", "results", NYU / "results" / file, "--truth", NYU / "test_14_joints_uvd.txt", "--dataset", "nyu")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"mean joint error   {mean} mm ")
