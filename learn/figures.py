@@ -45,9 +45,7 @@ class Theme:
 LIGHT: Final = Theme(
     "#1f2328", "#57606a", "#d8dee4", ("#2f6fdb", "#d9652b", "#1f8a5f", "#8a4fd0", "#b8860b", "#c2376b")
 )
-DARK: Final = Theme(
-    "#e6edf3", "#9aa5b1", "#333b45", ("#6ea8fe", "#f08c5a", "#4cc38a", "#b794f6", "#e3b341", "#f178a5")
-)
+DARK: Final = Theme("#e6edf3", "#9aa5b1", "#333b45", ("#6ea8fe", "#f08c5a", "#4cc38a", "#b794f6", "#e3b341", "#f178a5"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +114,7 @@ def crop_sheet(rows: Mapping[str, NDArray[np.float32]], *, columns: int = 8, cap
     return both(draw, alt="Sample crops: " + ", ".join(rows), caption=caption)
 
 
-def skeleton_sheet(
-    samples: Sequence[Sample], names: Sequence[str], layout: Layout, *, caption: str = ""
-) -> Picture:
+def skeleton_sheet(samples: Sequence[Sample], names: Sequence[str], layout: Layout, *, caption: str = "") -> Picture:
     """Skeletons over depth: a row for each name (truth, baseline, ours), a column for each frame.
 
     Args:
@@ -129,7 +125,7 @@ def skeleton_sheet(
     """
 
     def draw(theme: Theme) -> Figure:
-        figure, cells = _grid(len(names), len(samples), cell=1.7, left=1.6, row_gap=0.28)
+        figure, cells = _grid(len(names), len(samples), cell=1.7, left=1.6, row_gap=0.24, top=0.2)
         for column, sample in enumerate(samples):
             for row, name in enumerate(names):
                 axes = cells[row][column]
@@ -137,9 +133,7 @@ def skeleton_sheet(
                 if name in sample.joints_px:
                     _skeleton(axes, sample.joints_px[name], layout)
                 if name in sample.error_mm:
-                    axes.set_xlabel(
-                        f"{sample.error_mm[name]:.1f} mm", color=theme.muted, fontsize=9, labelpad=2
-                    )
+                    axes.set_xlabel(f"{sample.error_mm[name]:.1f} mm", color=theme.muted, fontsize=9, labelpad=2)
             cells[0][column].set_title(sample.title, color=theme.muted, fontsize=9, pad=3)
         for row, name in enumerate(names):
             _row_label(cells[row][0], name, theme)
@@ -171,9 +165,7 @@ def success_chart(worst_mm: Mapping[str, NDArray[np.float64]], *, caption: str =
     return both(draw, alt="Share of frames whose worst joint is within a threshold", caption=caption)
 
 
-def joint_chart(
-    per_joint_mm: Mapping[str, Sequence[float]], names: Sequence[str], *, caption: str = ""
-) -> Picture:
+def joint_chart(per_joint_mm: Mapping[str, Sequence[float]], names: Sequence[str], *, caption: str = "") -> Picture:
     """Mean error of each joint: a line a joint, from top to bottom, a dot a model."""
 
     def draw(theme: Theme) -> Figure:
@@ -306,22 +298,20 @@ def _legend(axes: Any, theme: Theme) -> None:
 
 
 def _grid(
-    rows: int, columns: int, *, cell: float, left: float, row_gap: float = 0.06
+    rows: int, columns: int, *, cell: float, left: float, row_gap: float = 0.06, top: float = 0.0
 ) -> tuple[Figure, list[list[Any]]]:
-    """Square cells of `cell` inches with row labels on the left and a line of text below each."""
+    """Square cells of `cell` inches with row labels on the left, room for text below each and above all."""
     rows, columns = max(1, rows), max(1, columns)
     gap = 0.06
     width = left + columns * (cell + gap)
-    height = rows * (cell + row_gap)
+    height = rows * (cell + row_gap) + top
     figure = Figure(figsize=(width, height))
     cells = []
     for row in range(rows):
-        bottom = height - (row + 1) * (cell + row_gap) + row_gap
+        bottom = height - top - (row + 1) * (cell + row_gap) + row_gap
         cells.append(
             [
-                figure.add_axes(
-                    ((left + c * (cell + gap)) / width, bottom / height, cell / width, cell / height)
-                )
+                figure.add_axes(((left + c * (cell + gap)) / width, bottom / height, cell / width, cell / height))
                 for c in range(columns)
             ]
         )
@@ -329,9 +319,7 @@ def _grid(
 
 
 def _row_label(axes: Any, label: str, theme: Theme) -> None:
-    axes.text(
-        -0.1, 0.5, label, transform=axes.transAxes, ha="right", va="center", color=theme.ink, fontsize=10
-    )
+    axes.text(-0.1, 0.5, label, transform=axes.transAxes, ha="right", va="center", color=theme.ink, fontsize=10)
 
 
 def _show(axes: Any, crop: NDArray[np.float32], *, faint: bool = False) -> None:

@@ -97,14 +97,13 @@ class Metrics:
         """The summary a terminal shows."""
         i = self.interval
         missed = f", {self.missed} without a prediction" if self.missed else ""
-        share = "  ".join(
-            f"{100 * s:.1f}% <= {t:.0f}" for t, s in zip(self.thresholds_mm, self.success, strict=True)
-        )
+        at = " ".join(f"{t:.0f}" for t in self.thresholds_mm)
+        share = " ".join(f"{100 * s:.1f}" for s in self.success)
         return [
             f"mean joint error   {self.mean_mm:.3f} mm   {100 * i.level:.0f}% interval {i.low:.2f} to "
             f"{i.high:.2f} (bootstrap over {i.groups} {i.unit}, seed {self.seed})",
             f"median frame       {self.median_mm:.3f} mm over {self.images} images{missed}",
-            f"worst joint within {share} mm",
+            f"worst joint within {at} mm: {share} % of images",
             f"area to {AUC_LIMIT_MM:.0f} mm      {self.auc:.4f}",
         ]
 
