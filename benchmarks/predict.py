@@ -36,7 +36,7 @@ model = load(Path(sys.argv[1]))
 depth = np.load(sys.argv[2])
 pose = model.predict(depth, Camera("camera", 640, 480, (475.0, 475.0, 320.0, 240.0)))
 now = time.time()
-heavy = {"torch", "numba", "zarr", "pydantic", "rich", "matplotlib", "scipy"} & set(sys.modules)
+heavy = {"torch", "numba", "zarr", "pydantic", "rich", "matplotlib"} & set(sys.modules)
 print(now, pose is not None, *sorted(heavy))
 """
 
@@ -72,9 +72,7 @@ def export_random(method: str, preset: str, path: Path) -> None:
     nets = module.build_nets(description).eval()
     net = module.pose_net(nets, description).eval()
     layout = layout_named("openxr26")
-    model = PoseModel(
-        method, preset, "full", layout, "right", config.input_px, config.cube_mm, net, nets, description
-    )
+    model = PoseModel(method, preset, "full", layout, "right", config.input_px, config.cube_mm, net, nets, description)
     export(model, path)
 
 
@@ -112,9 +110,7 @@ def run(folder: Path, runs: int) -> None:
     center = np.array([0.0, 0.0, 510.0])
     view = single_image(frame(), camera, center_mm=center)
     models = {name: load(path) for name, path in paths.items()}
-    crops = {
-        name: np.zeros((1, 1, model.input_px, model.input_px), np.float32) for name, model in models.items()
-    }
+    crops = {name: np.zeros((1, 1, model.input_px, model.input_px), np.float32) for name, model in models.items()}
     work: dict[tuple[str, str], Callable[[], object]] = {}
     for name, model in models.items():
         work[name, "network"] = lambda m=model, c=crops[name]: m.predict_crops(c)
@@ -128,7 +124,8 @@ def run(folder: Path, runs: int) -> None:
             if turn >= 10:
                 taken[key].append(1e3 * (time.perf_counter() - start))
     first = first_poses(paths, folder)
-    print(f"batch 1, one thread, median of {runs} in turns (ms); first pose: median of 5 processes (s)\n")
+    print(f"batch 1, one thread, median of {runs} in turns (ms); first pose: median of 5 processes (s)")
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     print("| model | network | image | tracked | budget | first pose | file |")
     print("|---|---|---|---|---|---|---|")
     for name in names:
