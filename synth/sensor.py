@@ -130,14 +130,20 @@ def apply(
         return np.where(steps <= 65535, steps, 0).astype(np.uint16)
     out = np.zeros(depth.shape, np.uint16)
     low, high = np.cos(np.radians([sensor.grazing_to_deg, sensor.grazing_from_deg]))
+    # Every number a float: an integer in its place would compile the kernel anew.
     _structured_light(
-        depth, out, (fx, fy, cx, cy), window[0], window[1], 1.0 / depth_unit_mm, _key(seed, frame, view),
-        (sensor.axial_mm, sensor.axial_growth_mm, sensor.axial_grazing_mm, sensor.lateral_px),
-        fx * sensor.baseline_mm, fx * (sensor.baseline_mm or 75.0), sensor.projector,
-        sensor.disparity_step_px, sensor.shadow_mm, sensor.edge_mm / 500.0, sensor.edge_hole, low, high,
-        sensor.block_px, (sensor.min_mm, sensor.max_mm),
+        depth, out, (fx, fy, cx, cy), int(window[0]), int(window[1]), 1.0 / depth_unit_mm,
+        _key(seed, frame, view),
+        _floats(sensor.axial_mm, sensor.axial_growth_mm, sensor.axial_grazing_mm, sensor.lateral_px),
+        _floats(fx * sensor.baseline_mm, fx * (sensor.baseline_mm or 75.0), sensor.disparity_step_px),
+        _floats(sensor.shadow_mm, sensor.edge_mm / 500.0, sensor.edge_hole, low, high),
+        int(sensor.projector), int(sensor.block_px), _floats(sensor.min_mm, sensor.max_mm),
     )  # fmt: skip
     return out
+
+
+def _floats(*values: float) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _key(seed: int, frame: int, view: int) -> np.uint64:
@@ -212,19 +218,19 @@ def _slope(here, before, after, edge):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _structured_light(  # type: ignore[no-untyped-def]
-    depth, out, k, left, top, steps_per_mm, key, noise, shadow_fb, fb, side, step_px, shadow_mm,
-    edge_share, edge_hole, cos_low, cos_high, block, span,
+    depth, out, k, left, top, steps_per_mm, key, noise, disparity, failure, side, block, span
 ):  # fmt: skip
     """The fused kernel; see the module's docstring for the model."""
     height, width = depth.shape
     fx, fy, cx, cy = np.float32(k[0]), np.float32(k[1]), np.float32(k[2]), np.float32(k[3])
     axial, growth = np.float32(noise[0]), np.float32(noise[1] * 1e-6)
     grazing, lateral = np.float32(noise[2]), np.float32(noise[3])
-    shadow_fb, fb = np.float32(shadow_fb), np.float32(fb)
-    edge_share, shadow_mm = np.float32(edge_share), np.float32(shadow_mm)
+    shadow_fb, fb, step_px = np.float32(disparity[0]), np.float32(disparity[1]), disparity[2]
+    shadow_mm, edge_share, edge_hole = np.float32(failure[0]), np.float32(failure[1]), np.float32(failure[2])
+    cos_low, cos_high = failure[3], failure[4]
     near, far = np.float32(span[0]), np.float32(span[1])
-    cos_low = np.float32(cos_low)
     cos_range = np.float32(1.0 / max(cos_high - cos_low, 1e-6))
+    cos_low = np.float32(cos_low)
     levels = np.float32(1.0 / step_px) if step_px > 0 else np.float32(0)
     quantum = fb * levels
     reach, du, dv, bits, luck = JITTER_PX, 0, 0, np.uint64(0), np.float32(0)
@@ -296,7 +302,7 @@ def _structured_light(  # type: ignore[no-untyped-def]
             cosine = z / np.sqrt((nx * nx + ny * ny + nz * nz) * (rx * rx + ry * ry + np.float32(1)))
             fail = (cos_low - cosine) * cos_range + np.float32(1)  # 1 at cos_low, 0 at cos_high
             if edge_u or edge_v:
-                fail = max(fail, np.float32(edge_hole))
+                fail = max(fail, edge_hole)
             if fail > luck:
                 continue
             own = _draw(key, left + u, top + v)
