@@ -7,14 +7,11 @@ All lengths are mm, angles degrees; unknown keys are refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ..stores.errors import HandloomError
+from pydantic import BaseModel, ConfigDict, Field
 
 Preset = Literal["quick", "fast", "paper"]
 
@@ -84,23 +81,3 @@ class TrainConfig(BaseModel):
     def needs(self) -> Needs:
         """What this arm cannot do without."""
         raise NotImplementedError
-
-
-C = TypeVar("C", bound=TrainConfig)
-
-
-def validated(kind: type[C], values: Mapping[str, Any]) -> C:
-    """A configuration of checked values.
-
-    Raises:
-        HandloomError: an unknown key or a value of the wrong kind, by name.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise HandloomError(
-            "The training configuration is not valid",
-            where=f"key '{'.'.join(map(str, first['loc']))}'",
-            why=first["msg"],
-        ) from error

@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 
+from ..stores.config import checked
 from ..stores.errors import HandloomError
-from .config import Needs, TrainConfig, validated
+from .config import Needs, TrainConfig
 from .crossing_nets import head_convs
 
 Stage = Literal["vae", "gan", "align", "joint", "pose"]
@@ -177,7 +178,7 @@ def preset(name: str, arm: str, **overrides: Any) -> TrainConfig:
             chosen = {}
         case _:
             raise HandloomError(f"There is no preset '{name}'", why="known: quick, fast, paper")
-    return validated(CrossingConfig, {"preset": name, "arm": arm} | chosen | overrides)
+    return checked(CrossingConfig, {"preset": name, "arm": arm} | chosen | overrides)
 
 
 def after_pretraining(config: CrossingConfig) -> CrossingConfig:

@@ -111,9 +111,7 @@ def load_training_data(
         count = len(real_data)
         real_bank = bank([real_data], real=True, labelled=np.isin(np.arange(count), chosen))
         share = round(config.unlabelled_share * count)
-        unlabelled = np.union1d(
-            subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen
-        )
+        unlabelled = np.union1d(subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen)
     twin_bank, twin_of = None, np.full(len(chosen), -1, np.int64)
     if twins and real_bank is not None and len(chosen):
         data = [load_resident(recording) for recording in twins]
@@ -130,9 +128,7 @@ def load_training_data(
     sources: dict[str, Any] = {
         "synth": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in plain],
         "twins": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in twins],
-        "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames}
-        if captured
-        else None,
+        "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames} if captured else None,
         "labelled_frames": [int(f) for f in real_bank.frame_id[chosen]] if real_bank else [],
         "centers": "located" if located else "true",
     }
@@ -170,9 +166,7 @@ def _twins_for(real: Recording | None, twins: Sequence[Recording]) -> list[Recor
     return list(twins)
 
 
-def _check_presence(
-    config: TrainConfig, needs: Needs, plain: Sequence[Recording], real: Recording | None
-) -> None:
+def _check_presence(config: TrainConfig, needs: Needs, plain: Sequence[Recording], real: Recording | None) -> None:
     where = f"arm '{config.arm}'"
     if needs.synth and not plain:
         raise HandloomError(
@@ -296,9 +290,7 @@ def read_frame_ids(path: Path) -> NDArray[np.uint64]:
         ) from error
 
 
-def _layout(
-    config: TrainConfig, plain: Sequence[Recording], real: Recording | None, *, labelled: bool
-) -> Layout:
+def _layout(config: TrainConfig, plain: Sequence[Recording], real: Recording | None, *, labelled: bool) -> Layout:
     sources = [*([real] if real and labelled else []), *plain]
     known = [(r, r.layout) for r in sources if r.layout is not None]
     if config.layout is not None:

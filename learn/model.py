@@ -138,9 +138,7 @@ def write_checkpoint(
     beside = path.with_suffix(".writing")
     state = {
         "format": CHECKPOINT_FORMAT,
-        "description": json.loads(
-            json.dumps(description)
-        ),  # plain values, or it fails here and not on loading
+        "description": json.loads(json.dumps(description)),  # plain values, or it fails here and not on loading
         "weights": dict(weights),
         "training": dict(training),
     }

@@ -74,9 +74,7 @@ def make_stream(
         )
     key = key_of(config.seed, name)
     degrees = config.rotation_deg if turns else 0.0
-    return Stream(
-        bank, items.reshape(len(items), -1), Shuffle(len(items), key, bank.device), key, size, degrees
-    )
+    return Stream(bank, items.reshape(len(items), -1), Shuffle(len(items), key, bank.device), key, size, degrees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +137,7 @@ class Batches:
             if bank is not None and here:
                 images |= self._cut_all(bank, here, noise)
         labelled: dict[str, Labelled] = {
-            name: self._label(
-                self.streams[name].bank, draws[name].items[:, 0], draws[name].geometry, images[name]
-            )
+            name: self._label(self.streams[name].bank, draws[name].items[:, 0], draws[name].geometry, images[name])
             for name in ("labelled", "synth")
             if name in draws
         }
@@ -170,9 +166,7 @@ class Batches:
         geometry = Geometry(draw.geometry.roll_rad, center)
         return self._label(twins, crop, geometry, self._cut(twins, crop, geometry, noise)), paired
 
-    def _views(
-        self, step: int, draws: Mapping[str, Draw], images: Mapping[str, Images]
-    ) -> tuple[Tensor, Tensor]:
+    def _views(self, step: int, draws: Mapping[str, Draw], images: Mapping[str, Images]) -> tuple[Tensor, Tensor]:
         """Targets, cut about their own centres and without noise, and the decoder's conditioning."""
         targets, conditions = [], []
         for name in ("view_real", "view_synth"):
@@ -236,15 +230,11 @@ def _joint_streams(config: MurauerConfig, data: TrainingData) -> dict[str, Strea
     found: dict[str, Stream | None] = {}
     if data.n_labels:
         size = large if arm.synth else config.batch
-        found["labelled"] = make_stream(
-            config, "labelled", real, _singles(real, data.labelled, frontal), size
-        )
+        found["labelled"] = make_stream(config, "labelled", real, _singles(real, data.labelled, frontal), size)
     found["synth"] = make_stream(config, "synth", synth, _singles(synth), large)
     if arm.view or arm.passing:
         for name, bank, frames in (("view_real", real, data.unlabelled), ("view_synth", synth, None)):
-            found[name] = make_stream(
-                config, name, bank, pairs_of(bank, frames, config.view_pair), small, turns=False
-            )
+            found[name] = make_stream(config, name, bank, pairs_of(bank, frames, config.view_pair), small, turns=False)
     if arm.match or arm.passing:
         for name, bank, frames in (("match_real", real, data.unlabelled), ("match_synth", synth, None)):
             found[name] = make_stream(config, name, bank, _singles(bank, frames, frontal), small)

@@ -65,9 +65,7 @@ class Groups:
     """(D, 1): how much of the old running statistics stays."""
 
     @classmethod
-    def of(
-        cls, sizes: Sequence[int], real: Sequence[bool], *, domains: int, device: torch.device | str
-    ) -> Self:
+    def of(cls, sizes: Sequence[int], real: Sequence[bool], *, domains: int, device: torch.device | str) -> Self:
         """Groups in batch order; with two domains synthetic groups feed statistics 0, real ones 1.
 
         The weights are what updating group after group with `MOMENTUM` comes to.
@@ -161,9 +159,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int, domains: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            [_conv(inputs, mid, 1), _conv(mid, mid, 3, stride), _conv(mid, outputs, 1)]
-        )
+        self.convs = nn.ModuleList([_conv(inputs, mid, 1), _conv(mid, mid, 3, stride), _conv(mid, outputs, 1)])
         self.norms = nn.ModuleList([GroupedBatchNorm(c, domains=domains) for c in (mid, mid, outputs)])
         changes = stride != 1 or inputs != outputs
         self.shortcut = _conv(inputs, outputs, 1, stride) if changes else None
@@ -212,9 +208,7 @@ class PlainFeatures(nn.Module):
     def __init__(self, sizes: Architecture, input_px: int, domains: int) -> None:
         super().__init__()
         widths = (1, sizes.stem, *sizes.channels)
-        self.convs = nn.ModuleList(
-            [_conv(a, b, 5 if a == 1 else 3, 2) for a, b in itertools.pairwise(widths)]
-        )
+        self.convs = nn.ModuleList([_conv(a, b, 5 if a == 1 else 3, 2) for a, b in itertools.pairwise(widths)])
         self.norms = nn.ModuleList([GroupedBatchNorm(b, domains=domains) for b in widths[1:]])
         side = input_px // 2 ** len(self.convs)
         self.linear = nn.Linear(widths[-1] * side * side, sizes.feature_width)

@@ -12,8 +12,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ..stores.config import checked
 from ..stores.errors import HandloomError
-from .config import Needs, TrainConfig, validated
+from .config import Needs, TrainConfig
 from .murauer_losses import Weights
 from .murauer_nets import Architecture
 
@@ -150,7 +151,7 @@ def preset(name: str, arm: str, **overrides: Any) -> TrainConfig:
         chosen["pretrain_steps"] = 0
     if arm == "synthetic-only":
         chosen["joint_steps"] = 0
-    return validated(MurauerConfig, {"preset": name, "arm": arm} | chosen | overrides)
+    return checked(MurauerConfig, {"preset": name, "arm": arm} | chosen | overrides)
 
 
 def after_pretraining(config: MurauerConfig) -> MurauerConfig:

@@ -15,10 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..stores.config import checked
 from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from .batches import cut, label, still
-from .config import Needs, TrainConfig, validated
+from .config import Needs, TrainConfig
 from .crossing_batches import labelled_sources
 from .data import TrainingData
 from .sampling import key_of
@@ -56,7 +57,7 @@ def preset(name: str, arm: str, **overrides: Any) -> NearestConfig:
     if name not in ("quick", "fast", "paper"):
         raise HandloomError(f"There is no preset '{name}'", why="known: quick, fast, paper")
     chosen = {} if name == "paper" else {"input_px": 64, "centers": "located"}
-    return validated(NearestConfig, {"preset": name, "arm": arm} | chosen | overrides)
+    return checked(NearestConfig, {"preset": name, "arm": arm} | chosen | overrides)
 
 
 def after_pretraining(config: NearestConfig) -> NearestConfig:

@@ -19,10 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..stores.config import checked
 from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from .batches import cut, label, still
-from .config import Needs, TrainConfig, validated
+from .config import Needs, TrainConfig
 from .data import TrainingData
 from .murauer_batches import Stream, make_stream, pairs_of
 from .murauer_losses import view_loss
@@ -68,7 +69,7 @@ def preset(name: str, **overrides: Any) -> PreviewConfig:
     if name not in steps:
         raise HandloomError(f"There is no preset '{name}'", why=f"known: {', '.join(steps)}")
     centers = "true" if name == "paper" else "located"
-    return validated(PreviewConfig, {"preset": name, "steps": steps[name], "centers": centers} | overrides)
+    return checked(PreviewConfig, {"preset": name, "steps": steps[name], "centers": centers} | overrides)
 
 
 def after_pretraining(config: PreviewConfig) -> PreviewConfig:

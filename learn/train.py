@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-import yaml
 from torch import Tensor, nn
 
+from ..stores.config import checked, read_yaml, write_yaml
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .config import TrainConfig
 from .data import Validation, load_training_data, load_validation
@@ -147,22 +147,34 @@ def train(
 
 
 def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """A method's configuration by names, with some of its top-level values replaced.
+    """A method's configuration by names, with some of its values replaced.
 
-    `overrides` may be a run's whole `config.yaml`.
+    Args:
+        method: 'murauer' or 'crossing'.
+        name: 'quick', 'fast' or 'paper'.
+        arm: one of the method's experiments.
+        overrides: values by key; a mapping replaces only the keys it has. May be a run's whole `config.yaml`.
 
     Raises:
         HandloomError: no such method, preset, arm or key, or a value of the wrong kind.
     """
-    values, names = dict(overrides or {}), {"method": method, "preset": name, "arm": arm}
-    for key, asked in names.items():
-        if values.pop(key, asked) != asked:
+    config: TrainConfig = method_module(method).preset(name, arm)
+    for key, asked in (("method", method), ("preset", name), ("arm", arm)):
+        said = (overrides or {}).get(key, asked)
+        if said != asked:
             raise HandloomError(
-                f"The configuration is of another {key}",
-                where=f"key '{key}'",
-                why=f"it says '{(overrides or {})[key]}', asked for is '{asked}'",
+                f"The configuration is of another {key}", why=f"it says '{said}', asked for is '{asked}'"
             )
-    return method_module(method).preset(name, arm, **values)  # type: ignore[no-any-return]
+    return checked(type(config), _over(config.model_dump(), overrides or {}))
+
+
+def _over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `overrides` put over them, mapping by mapping."""
+    out = dict(values)
+    for key, value in overrides.items():
+        old = out.get(key)
+        out[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
 
 
 def pick_device(name: str) -> torch.device:
@@ -268,14 +280,12 @@ def _check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
             "The run directory exists and is not a run", where=str(run_dir), fix="give --run another path"
         )
     if not (resume or overwrite):
-        raise HandloomError(
-            "The run exists", where=str(run_dir), fix="--resume continues it, --overwrite replaces it"
-        )
+        raise HandloomError("The run exists", where=str(run_dir), fix="--resume continues it, --overwrite replaces it")
 
 
 def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
     """A resume with another configuration would be neither the old run nor a new one."""
-    recorded = yaml.safe_load((run_dir / CONFIG).read_text())
+    recorded = read_yaml(run_dir / CONFIG)
     free = {"device", "log_every", "save_every", "val_every"}
     given = config.model_dump(mode="json")
     for name in sorted((recorded.keys() | given.keys()) - free):
@@ -291,7 +301,7 @@ def _open_run(run_dir: Path, config: TrainConfig, sources: Mapping[str, Any]) ->
     run_dir.mkdir(parents=True, exist_ok=True)
     for name in (CHECKPOINT, METRICS):
         (run_dir / name).unlink(missing_ok=True)
-    (run_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_yaml(config.model_dump(mode="json"), run_dir / CONFIG)
     (run_dir / DATA).write_text(json.dumps(sources, indent=1) + "\n")
     (run_dir / LABELLED).write_text("".join(f"{frame}\n" for frame in sources["labelled_frames"]))
     (run_dir / METRICS).touch()

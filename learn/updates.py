@@ -23,9 +23,7 @@ def adam(
     weight_decay: float = 0.0,
 ) -> torch.optim.Adam:
     """Adam in one fused kernel; its learning rate is given at each `FiniteGuard.update`."""
-    return torch.optim.Adam(
-        list(parameters), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True, foreach=False
-    )
+    return torch.optim.Adam(list(parameters), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True, foreach=False)
 
 
 class FiniteGuard:
@@ -59,9 +57,7 @@ class FiniteGuard:
 
     def update(self, optimizer: torch.optim.Adam, lr: float, step: int, *, name: str) -> None:
         """One step of the optimiser, unless a gradient is not finite; `name` says whose in the error."""
-        gradients = [
-            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
         self.check(step, {f"gradient of {name}": norms.sum()})
         for group in optimizer.param_groups:

@@ -93,9 +93,7 @@ def spheres(joints: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return np.array(centers), np.array(radii)
 
 
-def render(
-    centers: NDArray[np.float64], radii: NDArray[np.float64], k: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def render(centers: NDArray[np.float64], radii: NDArray[np.float64], k: NDArray[np.float64]) -> NDArray[np.float64]:
     """(SIDE, SIDE) mm, depth of the balls' fronts in a camera's frame, 0 where there is none."""
     depth = np.full((SIDE, SIDE), np.inf)
     v, u = np.mgrid[0:SIDE, 0:SIDE]
@@ -172,9 +170,7 @@ def captured() -> Resident:
     return toy_resident(1, 32, scale=1.15, located_mm=8.0, holes=0.1)
 
 
-def toy_bank(
-    resident: Resident, *, labelled: NDArray[np.bool_] | None = None, offset_mm: float = 5.0
-) -> Bank:
+def toy_bank(resident: Resident, *, labelled: NDArray[np.bool_] | None = None, offset_mm: float = 5.0) -> Bank:
     """All its rows in a bank on the CPU; labels of the rows chosen."""
     return bank_of(
         [resident],
@@ -260,22 +256,16 @@ class Recordings:
 
 
 @pytest.fixture(scope="session")
-def recordings(
-    tmp_path_factory: pytest.TempPathFactory, synthetic: Resident, captured: Resident
-) -> Recordings:
+def recordings(tmp_path_factory: pytest.TempPathFactory, synthetic: Resident, captured: Resident) -> Recordings:
     """A synthetic set; a capture with 24 training frames, twins of 12 of them; a capture without labels."""
     folder = tmp_path_factory.mktemp("recordings")
     captured = replace(captured, split=(np.arange(len(captured)) >= 24).astype(np.uint8) * 2)
     real = write_recording(folder / "real.zarr", captured)
     assert captured.joints is not None
-    twins = toy_resident(
-        2, 12, scale=1.15, joints=captured.joints[:12].astype(np.float64), twin=captured.frame_id[:12]
-    )
+    twins = toy_resident(2, 12, scale=1.15, joints=captured.joints[:12].astype(np.float64), twin=captured.frame_id[:12])
     return Recordings(
         synth=write_recording(folder / "synth.zarr", synthetic),
         real=real,
         twins=write_recording(folder / "twins.zarr", twins, twins_of=open_recording(real).uuid),
-        unlabelled=write_recording(
-            folder / "unlabelled.zarr", toy_resident(5, 6, located_mm=8.0, labelled=False)
-        ),
+        unlabelled=write_recording(folder / "unlabelled.zarr", toy_resident(5, 6, located_mm=8.0, labelled=False)),
     )

@@ -48,9 +48,7 @@ def test_the_roll_and_the_offset_are_rigid(
     center = bank.center_mm[0] + torch.tensor([120.0, -90.0, 0.0])
     f = SIDE * center[2] / 450
     middle = (SIDE - 1) / 2
-    k = torch.stack(
-        [f, f * 0.99, middle - f * center[0] / center[2], middle - f * 0.99 * center[1] / center[2]]
-    )
+    k = torch.stack([f, f * 0.99, middle - f * center[0] / center[2], middle - f * 0.99 * center[1] / center[2]])
     bank = replace(bank, k=torch.cat([k[None], bank.k[1:]]))
     rng = np.random.default_rng(5)
     points = center + torch.from_numpy(rng.uniform(-70, 70, (30, 3))).float()
@@ -146,9 +144,7 @@ def test_noise_is_white_five_millimetres_on_the_hand_only(toy: SimpleNamespace, 
     assert torch.equal(noisy[clean == 1], clean[clean == 1])
 
 
-def test_offsets_follow_the_source_of_the_centre(
-    toy: SimpleNamespace, captured: Resident, synthetic: Resident
-) -> None:
+def test_offsets_follow_the_source_of_the_centre(toy: SimpleNamespace, captured: Resident, synthetic: Resident) -> None:
     for resident, sigma in ((captured, 15.0), (synthetic, 5.0)):
         bank = toy.bank(resident)
         crop = torch.zeros(20_000, dtype=torch.int64)

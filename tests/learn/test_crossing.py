@@ -100,9 +100,9 @@ def test_baselines_train_pos_as_long_as_the_method_does() -> None:
     ("arm", "overrides", "what"),
     [
         ("fulll", {}, "Crossing Nets have no arm"),
-        ("full", {"input_px": 48}, "not valid"),
-        ("full", {"joint_step": 3}, "not valid"),
-        ("full", {"noise": "white"}, "not valid"),
+        ("full", {"input_px": 48}, "is not valid"),
+        ("full", {"joint_step": 3}, "Unknown key"),
+        ("full", {"noise": "white"}, "is not valid"),
     ],
 )
 def test_a_wrong_recipe_is_named(arm: str, overrides: dict[str, Any], what: str) -> None:

@@ -18,9 +18,7 @@ from handloom.stores.errors import HandloomError
 def run(tmp_path_factory: pytest.TempPathFactory, recordings: SimpleNamespace) -> Path:
     """A run of the full arm, a few steps long."""
     folder = tmp_path_factory.mktemp("runs") / "full"
-    sizes = Architecture(
-        features="plain", stem=4, channels=(8,), mid=(), feature_width=16, view_channels=(8, 4)
-    )
+    sizes = Architecture(features="plain", stem=4, channels=(8,), mid=(), feature_width=16, view_channels=(8, 4))
     values = {
         "input_px": 32,
         "architecture": sizes,

@@ -75,9 +75,7 @@ def paper_nets() -> MurauerNets:
         ("discriminator", 4_199_425),
     ],
 )
-def test_the_papers_networks_have_their_published_size(
-    paper_nets: MurauerNets, name: str, parameters: int
-) -> None:
+def test_the_papers_networks_have_their_published_size(paper_nets: MurauerNets, name: str, parameters: int) -> None:
     assert sum(p.numel() for p in getattr(paper_nets, name).parameters()) == parameters
 
 
@@ -531,7 +529,7 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(HandloomError) as caught:
         murauer.preset("quick", "full", bacth=3)
     assert "bacth" in str(caught.value)
-    with pytest.raises(HandloomError, match="not valid") as caught:
+    with pytest.raises(HandloomError) as caught:
         murauer.preset("quick", "real-only", pretrain_steps=3)
     assert "no synthetic images" in str(caught.value)
 

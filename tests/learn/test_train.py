@@ -155,9 +155,7 @@ def test_a_joint_run_starts_from_a_synthetic_one(tmp_path: Path, recordings: Sim
 def test_labels_of_other_frames_and_splits_are_invisible(
     tmp_path: Path, toy: SimpleNamespace, recordings: SimpleNamespace, captured: Resident, arm: str
 ) -> None:
-    data = load_training_data(
-        tiny(arm), synth=[recordings.synth, recordings.twins], real=recordings.real, device=CPU
-    )
+    data = load_training_data(tiny(arm), synth=[recordings.synth, recordings.twins], real=recordings.real, device=CPU)
     assert data.real is not None
     assert data.real.frames == 24, "test frames are not loaded"
     known = torch.isfinite(data.real.joints_mm).all(dim=2).all(dim=1)
@@ -172,9 +170,7 @@ def test_more_labels_include_fewer(recordings: SimpleNamespace) -> None:
         data = load_training_data(tiny("real-only", labels=n), synth=[], real=recordings.real, device=CPU)
         chosen.append(set(data.sources["labelled_frames"]))
     assert chosen[0] < chosen[1]
-    other = load_training_data(
-        tiny("real-only", labels=9, label_seed=5), synth=[], real=recordings.real, device=CPU
-    )
+    other = load_training_data(tiny("real-only", labels=9, label_seed=5), synth=[], real=recordings.real, device=CPU)
     assert set(other.sources["labelled_frames"]) != chosen[1]
 
 
@@ -233,9 +229,7 @@ REFUSALS: list[tuple[dict[str, Any], list[str], str | None, str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def odd(
-    tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace, recordings: SimpleNamespace
-) -> dict[str, Path]:
+def odd(tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace, recordings: SimpleNamespace) -> dict[str, Path]:
     """Recordings that do not go with the others."""
     folder = tmp_path_factory.mktemp("odd")
     plain: Resident = toy.resident(7, 3)
@@ -355,3 +349,16 @@ def test_validation_measures_millimetres(recordings: SimpleNamespace) -> None:
     assert validation.mean_error_mm(Centre()) == pytest.approx(expected, rel=1e-4)
     assert 30 < expected < 150
     assert np.isfinite(expected)
+
+
+def test_overrides_replace_only_what_they_name() -> None:
+    plain = preset("murauer", "quick", "full")
+    changed = preset("murauer", "quick", "full", {"weights": {"view": 3e-4}, "architecture": {"stem": 4}})
+    before, after = plain.model_dump(), changed.model_dump()
+    assert after["weights"] == before["weights"] | {"view": 3e-4}
+    assert after["architecture"] == before["architecture"] | {"stem": 4}
+    assert {k for k in before if before[k] != after[k]} == {"weights", "architecture"}
+    with pytest.raises(HandloomError, match=r"weights\.veiw"):
+        preset("murauer", "quick", "full", {"weights": {"veiw": 3e-4}})
+    with pytest.raises(HandloomError, match="of another arm"):
+        preset("murauer", "quick", "full", plain.model_dump() | {"arm": "control"})
