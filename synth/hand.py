@@ -139,7 +139,7 @@ class RiggedHand:
     side: Literal["right", "left"] = "right"
     bones: tuple[int, ...] = field(init=False, repr=False)
     """Bones and helpers that move any vertex."""
-    blend: F32 = field(init=False, repr=False)
+    blend: F64 = field(init=False, repr=False)
     """(N, 4 movers): weight × (x, y, z, 1), the constant factor of skinning."""
     capsules: Capsules = field(init=False, repr=False)
     """One capsule a bone, to find a hand running through itself."""
@@ -153,7 +153,7 @@ class RiggedHand:
         capsules = capsules_of(self.vertices, owner, self.joints, CHILDREN, BONE_PARENTS)
         object.__setattr__(self, "capsules", capsules)
         object.__setattr__(self, "bones", tuple(int(b) for b in bones))
-        object.__setattr__(self, "blend", np.ascontiguousarray(blend.reshape(len(dense), -1), np.float32))
+        object.__setattr__(self, "blend", np.ascontiguousarray(blend.reshape(len(dense), -1), np.float64))
 
     def dense_weights(self) -> F32:
         """(N, 42) weight of every bone and helper on every vertex."""
@@ -305,8 +305,10 @@ def skin(hand: RiggedHand, state: Kinematics) -> F32:
     """(B, N, 3) float32 mm: the mesh under the bones of `state`, linear blend skinning."""
     movers = list(hand.bones)
     matrices = motion(hand, state)[:, movers]
-    g = np.ascontiguousarray(matrices.transpose(0, 2, 1, 3), np.float32)
-    flat = g.reshape(len(g) * 3, -1) @ hand.blend.T
+    # In float64, rounded at the end: BLAS adds up in another order on another number of threads, and in
+    # float32 that moved one coordinate in 40 by a last bit, and so one pixel in 30 million.
+    g = np.ascontiguousarray(matrices.transpose(0, 2, 1, 3), np.float64)
+    flat = (g.reshape(len(g) * 3, -1) @ hand.blend.T).astype(np.float32)
     return np.ascontiguousarray(flat.reshape(len(g), 3, -1).transpose(0, 2, 1))
 
 
