@@ -1,63 +1,87 @@
-"""A plain folder as a depth source: its images in the order of their times."""
+"""The plain folder as a depth source: PNGs of several cameras, in the order of their stamps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import numpy as np
 
 from ..stores.camera import Rig
-from ..stores.folder import read_folder
+from ..stores.folder import PlainFolder, read_folder
 from .source import Image, Moment
+
+FRAME_SPACING_NS: Final = 33_333_333
+"""Assumed between frames whose stamps were not kept (all equal)."""
 
 
 class FolderSource:
-    """The images that frames.csv lists, with the labels of joints.csv where there are any.
+    """The images of a plain folder.
+
+    Frame numbers are the folder's frames. Where frames.csv holds no times worth the name (all equal), frames are
+    a thirtieth of a second apart.
 
     Raises:
-        HandloomError: the folder is not of the form that `stores/folder.py` describes.
+        HandloomError: see `stores.folder.read_folder`; an image is read, and may fail, when its turn comes.
     """
 
+    clock = "folder"
+
     def __init__(self, path: Path) -> None:
-        self._folder = read_folder(path)
+        self._folder: PlainFolder = read_folder(path)
+        images = self._folder.images
+        stamps = {image.t_device_ns for image in images}
+        self._timeless = len(stamps) == 1 and len(self._folder.frames) > 1
+
+    @property
+    def folder(self) -> PlainFolder:
+        """The tables of the folder."""
+        return self._folder
 
     @property
     def rig(self) -> Rig:
-        """The cameras of rig.toml."""
+        """As in rig.toml."""
         return self._folder.rig
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The folder and what its meta.toml says."""
+        """The folder's name and its meta.toml; a folder exported from a virtual recording says so there."""
+        meta = {k: v if isinstance(v, str | int | float | bool) else str(v) for k, v in self._folder.meta.items()}
         return {
             "source": "folder",
-            "virtual": False,
-            "folder": self._folder.path.name,
-            "meta": dict(self._folder.meta),
+            "virtual": bool(meta.get("virtual", False)),
+            "folder": self._folder.path.resolve().name,
+            "clock": self.clock,
+            "meta": meta,
         }
 
     @property
-    def clock(self) -> str:
-        """`folder`: whatever stamps the folder's writer chose."""
-        return "folder"
-
-    @property
     def n_images(self) -> int | None:
-        """How many images frames.csv lists."""
+        """Lines of frames.csv."""
         return len(self._folder.images)
 
     def frames(self) -> Iterator[Image]:
-        """The images by host time, then frame and camera.
+        """The images by arrival.
 
         Raises:
-            HandloomError: a file is no depth image of its camera's size.
+            HandloomError: an image is damaged, 8-bit, of several channels, or of another size than its camera.
         """
-        for image in sorted(self._folder.images, key=lambda i: (i.t_host_ns, i.frame, i.camera)):
-            yield Image(image.camera, self._folder.depth(image), image.t_device_ns, image.t_host_ns, image.frame)
+        folder = self._folder
+        key = (lambda i: (i.frame, i.camera)) if self._timeless else (lambda i: (i.t_host_ns, i.frame, i.camera))
+        for image in sorted(folder.images, key=key):
+            shift = image.frame * FRAME_SPACING_NS if self._timeless else 0
+            yield Image(
+                image.camera,
+                np.ascontiguousarray(folder.depth(image)),
+                image.t_device_ns + shift,
+                image.t_host_ns + shift,
+                image.frame,
+            )
 
     def moment(self, camera: int, frame_number: int) -> Moment:
-        """The labels of a frame, where joints.csv has any."""
+        """The labels of a frame, where joints.csv has them."""
         joints = self._folder.joints.get(frame_number)
         return Moment() if joints is None else Moment(labels={"joints": joints})
 

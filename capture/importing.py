@@ -1,73 +1,104 @@
-"""From a plain folder to a recording: the frames as the folder numbers them, labels where it has any."""
+"""`capture import`: a plain folder becomes a recording, its joints.csv the labels.
+
+The folder says which images belong together (its frames), so nothing is grouped by time. A frame that lacks a
+camera's image keeps its row; that image is marked as dropped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..stores.folder import FolderImage, PlainFolder, read_folder
+from ..stores.folder import PlainFolder, read_folder
 from ..stores.joints import OPENXR26
-from ..stores.recording import UNIT_FRAMES, Recording, create_recording, open_recording
+from ..stores.recording import Recording, create_recording, open_recording, prepare_output
 from ..stores.table import Appender
-from .record import record_row
-from .source import Image, Moment
-from .sync import ImageSet
+from .folder import FolderSource
+from .record import Progress, software
+
+BATCH_FRAMES: Final = 32
 
 
-def import_folder(
-    path: Path,
-    out: Path,
-    *,
-    hand: str = "right",
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Recording:
-    """Make a recording of a plain folder; an image that is missing in it is a dropped image.
+def import_folder(folder: Path, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Recording:
+    """Read a plain folder into a recording of kind `captured`; labels of the layout openxr26 where it has any.
 
-    Args:
-        path: the folder.
-        out: the recording to make; row k holds the k-th frame number, which becomes its `frame_id`.
-        hand: which hand is seen, 'right' or 'left'.
-        overwrite: replace the recording at `out`.
-        progress: called with frames done and frames in all.
+    `meta.toml` may say `hand = "left"`. Frames without labels have NaN joints.
 
     Raises:
-        HandloomError: the folder is not of that form, an image is no depth image, or `out` is taken.
+        HandloomError: `out` exists; something of the folder is not as `stores.folder` describes it. Nothing is left
+            at `out` then.
     """
-    folder = read_folder(path)
-    frames = folder.frames
-    first = folder.images[0]
-    folder.depth(first)  # refuse a wrong kind of image before anything is written
+    plain = read_folder(folder)
+    if not overwrite:
+        prepare_output(out, overwrite=False)
+    # Made beside and put in place when whole: a bad image costs neither a half recording nor the old one.
+    partial = out.with_name(f".{out.name}.importing")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _import(plain, folder, partial, progress)
+        prepare_output(out, overwrite=overwrite)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_recording(out)
+
+
+def _import(plain: PlainFolder, folder: Path, out: Path, progress: Progress | None) -> None:
+    frames = list(plain.frames)
     recording = create_recording(
         out,
         kind="captured",
-        rig=folder.rig,
-        hand="left" if hand == "left" else "right",
-        provenance={"source": "folder", "virtual": False, "folder": path.name, "meta": dict(folder.meta)},
-        overwrite=overwrite,
+        rig=plain.rig,
+        hand="left" if str(plain.meta.get("hand", "right")) == "left" else "right",
+        provenance={**FolderSource(folder).provenance, "written_by": software()},
     )
-    by_frame: dict[int, list[FolderImage]] = {frame: [] for frame in frames}
-    for image in folder.images:
-        by_frame[image.frame].append(image)
-    with Appender(recording.create_frames(depth=True, unit_frames=min(UNIT_FRAMES, 32))) as appender:
-        for count, frame in enumerate(frames, start=1):
-            appender.append(record_row(folder.rig, _set(folder, by_frame[frame]), frame, Moment()))
+    table = recording.create_frames(depth=True)
+    by_frame: dict[int, list[Any]] = {}
+    for image in plain.images:
+        by_frame.setdefault(image.frame, []).append(image)
+    with Appender(table) as appender:
+        for start in range(0, len(frames), BATCH_FRAMES):
+            batch = frames[start : start + BATCH_FRAMES]
+            appender.append(_rows(plain, batch, by_frame))
             if progress is not None:
-                progress(count, len(frames))
-    recording = open_recording(out, writable=True)
-    if folder.joints:
-        joints = np.full((len(frames), len(OPENXR26), 3), np.nan, np.float32)
-        for row, frame in enumerate(frames):
-            if frame in folder.joints:
-                joints[row] = folder.joints[frame]
-        recording.replace_labels(joints, layout="openxr26", attributes={"source": "joints.csv"})
-    return recording
+                progress(min(start + BATCH_FRAMES, len(frames)), len(frames))
+    if plain.joints:
+        _write_labels(recording, plain, frames)
 
 
-def _set(folder: PlainFolder, images: list[FolderImage]) -> ImageSet:
-    views: list[Image | None] = [None] * len(folder.rig)
-    for image in images:
-        views[image.camera] = Image(image.camera, folder.depth(image), image.t_device_ns, image.t_host_ns, image.frame)
-    return ImageSet(tuple(views))
+def _rows(plain: PlainFolder, frames: list[int], by_frame: dict[int, list[Any]]) -> dict[str, NDArray[Any]]:
+    count, views = len(frames), len(plain.rig)
+    out: dict[str, NDArray[Any]] = {
+        f"depth/{camera.name}": np.zeros((count, camera.height, camera.width), np.uint16)
+        for camera in plain.rig.cameras
+    }
+    out["present"] = np.zeros((count, views), np.uint8)
+    for name in ("t_device_ns", "t_host_ns", "frame_number"):
+        out[name] = np.full((count, views), -1, np.int64)
+    for row, frame in enumerate(frames):
+        for image in by_frame[frame]:
+            view = image.camera
+            out[f"depth/{plain.rig.names[view]}"][row] = plain.depth(image)
+            out["present"][row, view] = 1
+            out["t_device_ns"][row, view] = image.t_device_ns
+            out["t_host_ns"][row, view] = image.t_host_ns
+            out["frame_number"][row, view] = frame
+    out["frame_id"] = np.array(frames, np.uint64)
+    out["subject"] = np.zeros(count, np.int32)
+    out["sequence"] = np.zeros(count, np.int32)
+    out["split"] = np.zeros(count, np.uint8)
+    return out
+
+
+def _write_labels(recording: Recording, plain: PlainFolder, frames: list[int]) -> None:
+    unknown = np.full((len(OPENXR26), 3), np.nan, np.float32)
+    joints = np.stack([plain.joints.get(frame, unknown) for frame in frames])
+    known: NDArray[np.bool_] = np.isfinite(joints).all(axis=2)
+    visible = np.repeat(known[:, None], len(plain.rig), axis=1)
+    table = recording.create_labels(layout="openxr26", attributes={"source": "joints.csv"})
+    with Appender(table) as appender:
+        appender.append({"joints": joints, "visible": visible.astype(np.uint8)})

@@ -1,34 +1,50 @@
-"""The locating pass: where the hand is in every image of a recording, and its crops.
+"""`capture locate`: find the hand in every image of a recording, without labels, and write its crops.
 
-Three readings of the frames: some of them for each camera's background, all of them for candidates, all of them
-again for the crops. In between one path is followed through each sequence's candidates (`stores.locate`). Nothing
-of the recording's labels is read. Cost: about 8 ms a set of three 320 × 240 views.
+Pass one learns each camera's background from frames spread over the recording, pass two finds the candidates
+of every set, pass three follows one hand through each sequence and cuts the crops. All is streamed by units; only the
+candidates and one background a camera are held.
 """
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.camera import project
-from ..stores.crops import take_crop
+from ..stores.camera import Rig
+from ..stores.crops import crop_k, take_crop
 from ..stores.errors import HandloomError
-from ..stores.locate import Found, background_of, follow, hand_candidates
-from ..stores.palm import Candidate
+from ..stores.joints import OPENXR26
+from ..stores.locate import (
+    Found,
+    background_of,
+    clusters,
+    follow,
+    hand_candidates,
+    point_cloud,
+    probability,
+)
+from ..stores.palm import Calibration, Candidate, Example, calibrate
 from ..stores.recording import CENTER_SOURCES, Recording, open_recording
-from ..stores.table import Appender, Table
+from ..stores.table import Appender
+from .record import Progress
 
-BACKGROUND_SAMPLES: Final = 96
-"""Frames, evenly spread over the recording, from which a static camera's background is learned."""
-
-Progress = Callable[[int, int], None]
+LOCATED: Final = CENTER_SOURCES.index("located")
+BACKGROUND_SAMPLES: Final = 60
+BATCH: Final = 32
+LEAST_PIXELS: Final = 40
+"""Crop pixels within `HAND_MM` of the centre's depth, below which the hand counts as not seen in that view."""
+HAND_MM: Final = 120.0
+NOWHERE_MM: Final = np.array([0.0, 0.0, 500.0])
+"""Centre of a crop that shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,125 +52,237 @@ class Located:
     """What the pass found."""
 
     images: int
-    """Images that cameras gave."""
+    """Images there are."""
     located: int
-    """Images that have a hand centre now."""
-    median_score: float
-    """Of the frames with a hand: the probability that the centre is within 30 mm."""
+    """Images in which the hand was found."""
+    frames: int
+    mean_score: float
 
 
-def locate(path: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Located:
-    """Find the hand in every image of a recording and write its `crops/`.
+def locate(
+    path: Path,
+    *,
+    overwrite: bool = False,
+    jobs: int = 1,
+    calibrate_on: Path | None = None,
+    smooth: bool = True,
+    progress: Progress | None = None,
+) -> Located:
+    """Write `crops/` of a captured recording.
 
     Args:
-        path: a recording with full frames.
-        overwrite: replace the crops that are there.
-        progress: called with frames done and frames in all; each frame counts twice.
+        path: the recording, with full frames.
+        overwrite: replace crops that are complete; those of a pass that was cut off are replaced anyhow.
+        jobs: processes that look for candidates; changes nothing but the time.
+        calibrate_on: a synthetic recording of the same rig; the palm's correction is fitted to it instead of
+            the built-in one.
+        smooth: follow one hand through each sequence; else every set is judged by itself.
+        progress: told of sets done, in two passes.
 
     Raises:
-        HandloomError: the recording keeps no full frames, has crops already, or shows no hand at all.
+        HandloomError: not a recording, no full frames, crops that exist.
     """
-    recording = open_recording(path, writable=True)
+    recording = open_recording(path)
     frames = recording.frames
-    assert frames is not None
-    if not recording.has_depth:
+    if frames is None or not recording.has_depth:
         raise HandloomError(
-            "The recording keeps no full frames to look for a hand in", where=str(path), why="it holds crops only"
-        )
-    if recording.crops is not None and recording.crops.committed == recording.n_frames and not overwrite:
-        raise HandloomError("The hand was located already", where=str(path / "crops"), fix="add --overwrite")
-    total = 2 * recording.n_frames
-    backgrounds = _backgrounds(recording)
-    candidates: list[list[Candidate]] = []
-    for images in _sets(recording):
-        candidates.append(hand_candidates(images, recording.rig, background_mm=backgrounds))
-        if progress is not None:
-            progress(len(candidates), total)
-    found = _followed(candidates, frames.read("sequence"))
-    if not any(found):
-        raise HandloomError(
-            "No hand was found in the recording",
+            "The recording holds no full frames to look for a hand in",
             where=str(path),
-            why=f"none of {recording.n_frames} frames shows anything like a hand with an arm",
-            fix="check depth_unit_mm and K of the cameras: handloom store info",
+            why="synthetic recordings have their crops already" if recording.kind == "synthetic" else "",
         )
-    shutil.rmtree(path / "crops", ignore_errors=True)
-    located = _write_crops(recording, found, progress)
-    scores = [one.score for one in found if one is not None]
-    return Located(int(frames.read("present").sum()), located, float(np.median(scores)))
+    if recording.crops is not None:
+        if recording.crops.committed >= recording.n_frames and not overwrite:
+            raise HandloomError("The hand was located already", where=str(path), fix="add --overwrite")
+        shutil.rmtree(path / "crops")
+    calibration = calibration_from(calibrate_on) if calibrate_on is not None else None
+    total = 2 * recording.n_frames
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    found = _candidates(recording, calibration, jobs, tell)
+    followed = _followed(found, frames.read("sequence")) if smooth else [_best(row) for row in found]
+    return _write(recording, followed, tell)
 
 
-def _backgrounds(recording: Recording) -> list[NDArray[Any]]:
-    """(H, W) mm by view of what does not move, 0 where unknown."""
+def calibration_from(path: Path, *, rows: int = 400) -> Calibration:
+    """The palm's correction for the rig of a synthetic recording, fitted to its first rows.
+
+    Raises:
+        HandloomError: it has no crops with labels in the layout openxr26.
+    """
+    recording = open_recording(path)
+    layout = recording.layout
+    if recording.crops is None or recording.labels is None or layout is None or layout.name != "openxr26":
+        raise HandloomError("Only a synthetic recording with crops and joints can calibrate", where=str(path))
+    depth, k = recording.crops.read("crop", 0, rows), recording.crops.read("k", 0, rows)
+    joints = recording.labels.read("joints", 0, rows)
+    assert recording.frames is not None
+    present = recording.frames.read("present", 0, rows) > 0
+    return calibrate(list(_examples(recording, depth, k, joints, present)))
+
+
+def _examples(
+    recording: Recording,
+    depth: NDArray[np.uint16],
+    k: NDArray[np.float32],
+    joints: NDArray[np.float32],
+    present: NDArray[np.bool_],
+) -> Iterator[Example]:
+    """All views of each row together, and one of them alone."""
+    units, side = recording.depth_unit_mm, depth.shape[-1]
+    palm, wrist = OPENXR26.index("palm"), OPENXR26.index("wrist")
+    for row in range(len(depth)):
+        cameras = [
+            replace(camera, width=side, height=side, k=(float(fx), float(fy), float(cx), float(cy)))
+            for camera, (fx, fy, cx, cy) in zip(recording.rig.cameras, k[row], strict=True)
+        ]
+        views = [view for view in range(len(cameras)) if present[row, view]]
+        for subset in (views, views[row % max(len(views), 1) :][:1]):
+            if not subset:
+                continue
+            rig = Rig(tuple(cameras[view] for view in subset))
+            images = [depth[row, view] * units[view] for view in subset]
+            for cloud in clusters(point_cloud(images, rig, [None] * len(subset))):
+                points = joints[row].astype(np.float64)
+                near = bool(np.linalg.norm(cloud.points - points[palm], axis=1).min() < 40)
+                yield Example(cloud, points[palm] if near else None, points[wrist] if near else None)
+
+
+def _candidates(
+    recording: Recording, calibration: Calibration | None, jobs: int, tell: Callable[[int], None]
+) -> list[list[Candidate]]:
+    """Candidates of every set."""
+    backgrounds = _backgrounds(recording)
+    starts = range(0, recording.n_frames, BATCH)
+    found: list[list[Candidate]] = []
+    if jobs <= 1 or len(starts) < 2 * jobs:
+        for start in starts:
+            found += _candidates_of(recording, start, backgrounds, calibration)
+            tell(len(found))
+        return found
+    # Spawned, never forked: threads of OpenCV and numba do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        tasks = [(recording.path, start, backgrounds, calibration) for start in starts]
+        for part in pool.map(_candidates_task, tasks):
+            found += part
+            tell(len(found))
+    return found
+
+
+def _candidates_task(task: tuple[Path, int, list[Any], Calibration | None]) -> list[list[Candidate]]:
+    path, start, backgrounds, calibration = task
+    return _candidates_of(open_recording(path), start, backgrounds, calibration)
+
+
+def _candidates_of(
+    recording: Recording, start: int, backgrounds: list[Any], calibration: Calibration | None
+) -> list[list[Candidate]]:
+    """Candidates of `BATCH` sets from `start` on."""
+    assert recording.frames is not None
+    depth, units = _read(recording, start), recording.depth_unit_mm
+    present = recording.frames.read("present", start, start + BATCH)
+    out = []
+    for row in range(len(present)):
+        images = [depth[view][row] * units[view] if present[row, view] else None for view in range(len(units))]
+        found = hand_candidates(images, recording.rig, background_mm=backgrounds, calibration=calibration)
+        if not found:
+            # A hand that keeps still for a whole recording becomes background: look without it.
+            found = hand_candidates(images, recording.rig, calibration=calibration)
+        out.append(found)
+    return out
+
+
+def _read(recording: Recording, start: int) -> list[NDArray[np.uint16]]:
+    """Depth (n, H, W) of `BATCH` sets by view."""
+    assert recording.frames is not None
+    return [recording.frames.read(f"depth/{name}", start, start + BATCH) for name in recording.rig.names]
+
+
+def _backgrounds(recording: Recording) -> list[NDArray[np.float32]]:
+    """What stands still before each camera, mm, 0 = unknown."""
     frames = recording.frames
     assert frames is not None
-    present = frames.read("present") > 0
+    count = recording.n_frames
+    rows = np.unique(np.linspace(0, count - 1, min(BACKGROUND_SAMPLES, count)).astype(int))
+    present = frames.read("present")
     out = []
     for view, camera in enumerate(recording.rig.cameras):
-        (rows,) = np.nonzero(present[:, view])
-        chosen = rows[np.unique(np.linspace(0, len(rows) - 1, BACKGROUND_SAMPLES).astype(int))] if len(rows) else rows
-        images = [frames.read(f"depth/{camera.name}", row, row + 1) for row in chosen.tolist()]
-        still = np.concatenate(images) if images else np.zeros((0, camera.height, camera.width), np.uint16)
-        out.append(background_of(still) * np.float32(camera.depth_unit_mm))
+        kept = [int(row) for row in rows if present[row, view]]
+        name = f"depth/{camera.name}"
+        images = [frames.read(name, row, row + 1)[0] for row in kept]
+        stack = np.stack(images) if images else np.zeros((0, camera.height, camera.width), np.uint16)
+        out.append(background_of(stack).astype(np.float32) * np.float32(camera.depth_unit_mm))
     return out
 
 
-def _sets(recording: Recording) -> Any:
-    """The images of each frame in mm, None where a camera gave none."""
-    frames = recording.frames
-    assert frames is not None
-    names = ["present", *(f"depth/{name}" for name in recording.rig.names)]
-    for _, rows in frames.iter_units(names):
-        for i in range(len(rows["present"])):
-            yield [
-                rows[f"depth/{c.name}"][i] * np.float32(c.depth_unit_mm) if rows["present"][i, view] else None
-                for view, c in enumerate(recording.rig.cameras)
-            ]
-
-
-def _followed(candidates: Sequence[Sequence[Candidate]], sequence: NDArray[Any]) -> list[Found | None]:
-    """One hand through each run of frames of one sequence."""
-    (breaks,) = np.nonzero(np.diff(sequence))
-    starts = [0, *(breaks + 1).tolist(), len(sequence)]
+def _followed(found: Sequence[list[Candidate]], sequence: NDArray[np.int32]) -> list[Found | None]:
+    """The hand of every set, followed within each run of rows of one sequence."""
+    edges = [0, *(np.flatnonzero(np.diff(sequence)) + 1), len(found)]
     out: list[Found | None] = []
-    for start, stop in itertools.pairwise(starts):
-        out += follow(candidates[start:stop])
+    for start, stop in itertools.pairwise(edges):
+        out += follow(found[start:stop])
     return out
 
 
-def _write_crops(recording: Recording, found: Sequence[Found | None], progress: Progress | None) -> int:
-    frames = recording.frames
-    assert frames is not None
+def _best(found: list[Candidate]) -> Found | None:
+    if not found:
+        return None
+    best = max(found, key=lambda one: one.logit)
+    return Found(best.palm_mm, probability(best))
+
+
+def _write(recording: Recording, found: Sequence[Found | None], tell: Callable[[int], None]) -> Located:
+    """Cut the crops around what was found."""
     table = recording.create_crops(parts=False)
-    names = ["present", *(f"depth/{name}" for name in recording.rig.names)]
-    located = 0
-    with Appender(table) as appender:
-        for start, rows in frames.iter_units(names):
-            unit = _crops_of(recording, rows, found[start : start + len(rows["present"])], table)
-            located += int((unit["center_source"] > 0).sum())
-            appender.append(unit)
-            if progress is not None:
-                progress(recording.n_frames + appender.rows, 2 * recording.n_frames)
-    return located
-
-
-def _crops_of(
-    recording: Recording, rows: dict[str, NDArray[Any]], found: Sequence[Found | None], table: Table
-) -> dict[str, NDArray[Any]]:
-    """The rows of `crops/` for some frames; zeros where there is no hand in an image."""
-    unit = {name: np.zeros((len(found), *column.shape), column.dtype) for name, column in table.columns.items()}
     crop_px, window_mm = int(table.attributes["crop_px"]), float(table.attributes["window_mm"])
-    for i, one in enumerate(found):
-        if one is None:
+    assert recording.frames is not None
+    images = located = 0
+    with Appender(table) as appender:
+        for start in range(0, recording.n_frames, BATCH):
+            present = recording.frames.read("present", start, start + BATCH) > 0
+            part = found[start : start + BATCH]
+            rows = _crops(recording, _read(recording, start), present, part, crop_px, window_mm)
+            appender.append(rows)
+            images += int(present.sum())
+            located += int((rows["center_source"] > 0).sum())
+            tell(recording.n_frames + start + len(present))
+    scores = [one.score for one in found if one is not None]
+    return Located(images, located, recording.n_frames, float(np.mean(scores)) if scores else 0.0)
+
+
+def _crops(
+    recording: Recording,
+    depth: list[NDArray[np.uint16]],
+    present: NDArray[np.bool_],
+    found: Sequence[Found | None],
+    crop_px: int,
+    window_mm: float,
+) -> dict[str, NDArray[Any]]:
+    """Rows of `crops/`; a view in which the hand is not seen keeps the geometry but has no source."""
+    count, views = present.shape
+    out: dict[str, NDArray[Any]] = {
+        "crop": np.zeros((count, views, crop_px, crop_px), np.uint16),
+        "center": np.zeros((count, views, 3), np.float32),
+        "k": np.zeros((count, views, 4), np.float32),
+        "center_source": np.zeros((count, views), np.uint8),
+        "center_score": np.zeros((count, views), np.float32),
+    }
+    for row, view in np.ndindex(count, views):
+        camera, one = recording.rig.cameras[view], found[row]
+        center = NOWHERE_MM if one is None else camera.to_camera(one.palm_mm)
+        if center[2] < 1:
+            center = NOWHERE_MM  # behind this camera
+        out["center"][row, view] = center
+        if not present[row, view] or one is None:
+            out["k"][row, view] = crop_k(center, camera.k, crop_px=crop_px, window_mm=window_mm)
             continue
-        for view, (camera, center) in enumerate(zip(recording.rig.cameras, one.centers_mm(recording.rig), strict=True)):
-            if not rows["present"][i, view] or center[2] <= 0:
-                continue
-            u, v = project(center, camera.k)
-            if not (0 <= u < camera.width and 0 <= v < camera.height):
-                continue
-            crop, k = take_crop(rows[f"depth/{camera.name}"][i], camera.k, center, crop_px=crop_px, window_mm=window_mm)
-            unit["crop"][i, view], unit["k"][i, view], unit["center"][i, view] = crop, k, center
-            unit["center_source"][i, view] = CENTER_SOURCES.index("located")
-            unit["center_score"][i, view] = one.score
-    return unit
+        crop, out["k"][row, view] = take_crop(depth[view][row], camera.k, center, crop_px=crop_px, window_mm=window_mm)
+        near = np.abs(crop * camera.depth_unit_mm - center[2]) < HAND_MM
+        if (near & (crop > 0)).sum() >= LEAST_PIXELS:
+            out["crop"][row, view] = crop
+            out["center_source"][row, view] = LOCATED
+            out["center_score"][row, view] = one.score
+    return out

@@ -1,4 +1,4 @@
-"""From what the user names to a depth source."""
+"""From what the user names to a depth source: files, a folder, or `virtual`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,48 @@ from ..stores.errors import HandloomError
 from .source import DepthSource
 
 
-def open_source(names: Sequence[str], *, rig: Path | None = None, frames: int, views: int, seed: int) -> DepthSource:
-    """The source of these names: one plain folder, RealSense recordings one a camera, or 'virtual'.
+def open_source(
+    names: Sequence[str], *, rig: Path | None = None, frames: int = 300, views: int = 3, seed: int = 0
+) -> DepthSource:
+    """The source of that name.
 
     Args:
-        names: paths, or the one word 'virtual'.
-        rig: rig.toml with the cameras' poses, for RealSense recordings and the virtual rig.
+        names: `virtual`, one plain folder, or RealSense recordings, one a camera in the order of the rig.
+        rig: rig.toml of the cameras; a plain folder has its own.
         frames: sets the virtual rig gives.
-        views: cameras of the virtual rig, without `rig`.
+        views: cameras of the virtual rig where no `rig` is given.
         seed: of the virtual rig.
 
     Raises:
-        HandloomError: nothing is there, or it is no source.
+        HandloomError: nothing of that name can be opened.
     """
-    cameras = read_rig(rig) if rig is not None else None
     if list(names) == ["virtual"]:
-        from .virtual import virtual_rig
+        from ..synth.rigs import ring_rig
+        from .virtual import VirtualConfig, VirtualRig
 
-        return virtual_rig(frames=frames, views=views, rig=cameras, seed=seed)
+        cameras = read_rig(rig) if rig else ring_rig(views)
+        return VirtualRig(VirtualConfig(frames=frames, seed=seed), rig=cameras)
+    if "virtual" in names:
+        raise HandloomError("'virtual' is a source of its own", fix="name it alone")
     paths = [Path(name) for name in names]
-    for path in paths:
-        if not path.exists():
-            raise HandloomError("There is no such source", where=str(path))
-    if paths[0].is_dir():
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise HandloomError(
+            "There is no such source",
+            where=str(missing[0]),
+            why="a source is a plain folder, a RealSense recording (.db3, .bag) or the word 'virtual'",
+        )
+    if len(paths) == 1 and paths[0].is_dir():
+        if rig is not None:
+            raise HandloomError("A plain folder has its own rig.toml", where=str(paths[0]), fix="leave out --rig")
         from .folder import FolderSource
 
-        if len(paths) > 1:
-            raise HandloomError("Only one folder can be recorded at a time", why=f"{len(paths)} were named")
         return FolderSource(paths[0])
+    folders = [path for path in paths if path.is_dir()]
+    if folders:
+        raise HandloomError(
+            "A folder is a source of its own", where=str(folders[0]), fix="record each folder by itself"
+        )
     from .realsense import RealsenseFiles
 
-    return RealsenseFiles(paths, rig=cameras)
+    return RealsenseFiles(paths, rig=read_rig(rig) if rig else None)

@@ -216,9 +216,7 @@ class _Player:
             self._device.set_real_time(False)
             self._sensor, self._profile = self._depth_stream()
         except RuntimeError as error:
-            raise HandloomError(
-                "The RealSense recording cannot be opened", where=str(path), why=str(error)
-            ) from error
+            raise HandloomError("The RealSense recording cannot be opened", where=str(path), why=str(error)) from error
         self.n_images = _count_db3(path) if self.kind == "db3" else None
         self.name = self._info(rs.camera_info.name) or "RealSense"
         self.virtual = self.name.startswith(SoftwareCamera.NAME)
@@ -250,7 +248,7 @@ class _Player:
         unit_m = self._unit_m
         if unit_m is None:
             raise HandloomError("The recording does not say its depth unit", where=str(self.path))
-        model, dist = "none", ()
+        model, dist = "none", tuple[float, ...]()
         coefficients = tuple(shortest(c) for c in intrinsics.coeffs)
         if any(coefficients) and intrinsics.model != rs.distortion.none:
             if intrinsics.model != rs.distortion.brown_conrady:

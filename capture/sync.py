@@ -226,9 +226,8 @@ class Grouper:
                 continue
             best = min(mine, key=lambda image: abs(self._time(image) - slot))
             chosen[view] = best
-            for image in mine:
-                if image is not best:
-                    alone.append(ImageSet(tuple(image if v == view else None for v in views)))
+            extra = (image for image in mine if image is not best)
+            alone += [ImageSet(tuple(image if v == view else None for v in views)) for image in extra]
         return alone if chosen == [None] * len(chosen) else [*alone, ImageSet(tuple(chosen))]
 
 
@@ -282,9 +281,7 @@ def sync_report(
 def _skew(times: F64) -> F64:
     """Spread of the times within each set of two or more images, ms."""
     several = times[np.isfinite(times).sum(axis=1) > 1]
-    out: F64 = (
-        (np.nanmax(several, axis=1) - np.nanmin(several, axis=1)) / 1e6 if len(several) else np.empty(0)
-    )
+    out: F64 = (np.nanmax(several, axis=1) - np.nanmin(several, axis=1)) / 1e6 if len(several) else np.empty(0)
     return out
 
 

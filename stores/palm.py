@@ -1,19 +1,21 @@
 """Where in the cloud of an arm the palm is: a profile along the arm, then two linear steps.
 
-A depth camera shows a hand's surface with an arm behind it, cut where the image or the reach ends. For a tip t (a
-far end of the cloud) let e be the middle of the points about 28 cm from it; s(p) = max|p − e| − |p − e| is then
-how far a point lies behind the tip. Over slices of s the seen area and the two larger spreads say how the limb widens
-and narrows: fingers, palm, wrist, arm. Three linear maps read them:
+A depth camera shows a hand's surface with an arm behind it, cut where image or reach end. For a tip t (a far
+end of the cloud) let e be the middle of the points about 28 cm from it; s(p) = max|p − e| − |p − e| is then
+how far a point lies behind the tip. Over slices of s the seen area and the two larger spreads tell how the
+limb widens and narrows: fingers, palm, wrist, arm. Linear maps read them:
 
-    s_palm  = axial · profile                                  where along the limb the palm is
-    palm_1  = c(s_palm) + Σ lateral_i v_i                      v_i: means of neighbouring slices, axis, viewing rays
-    palm_2  = palm_1 + Σ refine_i w_i                          w_i: moments of shells around palm_1
-    P(within 30 mm) = σ(trust · (profile, steps, border))      which end is the hand, and how sure that is
+    s_palm  = axial · profile                    where along the limb the palm is
+    palm_1  = c(s_palm) + Σ lateral_i v_i        v: means of neighbouring slices, axis, viewing rays
+    palm_2  = palm_1 + Σ refine_i w_i            w: moments of shells around palm_1
+    P(right) = σ(trust · (x, x²))                x: profile, length of both steps, the image's border
 
-v_i and w_i are vectors of the cloud and their factors scalars, so the result turns and moves with the cloud: no
-direction is preferred. The viewing rays carry the surface bias: a camera sees the near skin, the palm's joint lies
-inside. The factors are fitted by `calibrate` to rendered clouds whose palm is known (regularised least squares,
-logistic regression); `palm_values.py` holds those of the built-in hand on arcs of one to three cameras.
+v_i and w_i are vectors of the cloud and their factors scalars, so the result turns and moves with the cloud:
+no direction is preferred. The viewing rays carry the surface bias: a camera sees the near skin, the palm's
+joint lies inside. `calibrate` fits the factors to rendered clouds whose palm is known (regularised least
+squares, logistic regression); `palm_values.py` holds those of the built-in hand on arcs of one to three cameras.
+
+Cost: 1 ms a tip of 3,000 points.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Calibration:
     refine: F64
     """(N_REFINE,)."""
     trust: F64
-    """(N_TRUST + 1,), constant last."""
+    """(2 N_TRUST + 1,): of the features, of their squares, constant last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def candidate(cloud: Cloud, tip: F64, calibration: Calibration) -> Candidate | N
     if limb is None:
         return None
     palm, features = _follow(limb, calibration)
-    return Candidate(palm, float(features @ calibration.trust[:-1] + calibration.trust[-1]))
+    squared = np.concatenate([features, features**2])
+    return Candidate(palm, float(squared @ calibration.trust[:-1] + calibration.trust[-1]))
 
 
 def _limb(cloud: Cloud, tip: F64) -> _Limb | None:
@@ -147,10 +150,7 @@ def _slices(cloud: Cloud, behind: F64) -> F64:
     """(3 SLICES,) area, width and thickness of each slice, scaled to about 1."""
     index = np.clip((behind / SLICE_MM).astype(np.intp), 0, SLICES)
     area = np.bincount(index, cloud.area, SLICES + 1) + 1e-6
-    mean = (
-        np.stack([np.bincount(index, cloud.area * p, SLICES + 1) for p in cloud.points.T], axis=1)
-        / area[:, None]
-    )
+    mean = np.stack([np.bincount(index, cloud.area * p, SLICES + 1) for p in cloud.points.T], axis=1) / area[:, None]
     offset = cloud.points - mean[index]
     spread = np.empty((SLICES + 1, 3, 3))
     for i in range(3):
@@ -259,7 +259,7 @@ def calibrate(examples: Sequence[Example], *, n_tips: int = 4) -> Calibration:
     profiles = np.array([limb.profile for limb, _ in right])
     wanted = np.array([_behind(limb, palm) for limb, palm in right])
     axial = _ridge(profiles, wanted, 3.0)
-    zero = Calibration(axial, np.zeros(N_LATERAL), np.zeros(N_REFINE), np.zeros(N_TRUST + 1))
+    zero = Calibration(axial, np.zeros(N_LATERAL), np.zeros(N_REFINE), np.zeros(2 * N_TRUST + 1))
 
     s_palm = profiles @ axial[:-1] + axial[-1]
     pairs = [(_lateral(limb, float(s)), palm) for (limb, palm), s in zip(right, s_palm, strict=True)]
@@ -276,7 +276,7 @@ def calibrate(examples: Sequence[Example], *, n_tips: int = 4) -> Calibration:
         estimate, feature = _follow(limb, fitted)
         features.append(feature)
         good.append(palm is not None and bool(np.linalg.norm(estimate - palm) < GOOD_MM))
-    return Calibration(axial, lateral, refine, _logistic(np.array(features), np.array(good), 1.0))
+    return Calibration(axial, lateral, refine, _logistic(np.array(features), np.array(good), 3.0))
 
 
 def _is_hand_end(limb: _Limb, tip: F64, example: Example) -> bool:
@@ -288,7 +288,7 @@ def _is_hand_end(limb: _Limb, tip: F64, example: Example) -> bool:
 
 
 def _behind(limb: _Limb, palm: F64) -> float:
-    """s of a point: how far it lies behind the tip."""
+    """How far a point lies behind the tip, its s."""
     reach = float(limb.behind[0] + np.linalg.norm(limb.cloud.points[0] - limb.arm))
     return reach - float(np.linalg.norm(palm - limb.arm))
 
@@ -298,8 +298,7 @@ def _ridge(features: F64, values: F64, weight: float) -> F64:
     a = np.column_stack([features, np.ones(len(features))])
     penalty = np.eye(a.shape[1]) * weight
     penalty[-1, -1] = 0
-    out: F64 = np.linalg.solve(a.T @ a + penalty, a.T @ values)
-    return out
+    return np.asarray(np.linalg.solve(a.T @ a + penalty, a.T @ values), np.float64)
 
 
 def _vector_ridge(vectors: Sequence[F64], targets: Sequence[F64], weight: float) -> F64:
@@ -311,13 +310,17 @@ def _vector_ridge(vectors: Sequence[F64], targets: Sequence[F64], weight: float)
             gram += v @ v.T
             right += v @ target
             used += 1
-    out: F64 = np.linalg.solve(gram + np.eye(count) * weight * used, right)
-    return out
+    return np.asarray(np.linalg.solve(gram + np.eye(count) * weight * used, right), np.float64)
 
 
 def _logistic(features: F64, good: NDArray[np.bool_], weight: float) -> F64:
-    """(n + 1,) factors and constant of regularised logistic regression, by Newton's method."""
-    a = np.column_stack([features, np.ones(len(features))])
+    """(2 n + 1,) factors of features, their squares and 1: regularised logistic regression, Newton's method.
+
+    Fitted on standardised features, so that the penalty treats them alike, and written for raw ones.
+    """
+    mean, spread = features.mean(0), features.std(0) + 1e-6
+    z = (features - mean) / spread
+    a = np.column_stack([z, z**2, np.ones(len(z))])
     penalty = np.full(a.shape[1], weight)
     penalty[-1] = 1e-6
     factors = np.zeros(a.shape[1])
@@ -329,4 +332,7 @@ def _logistic(features: F64, good: NDArray[np.bool_], weight: float) -> F64:
         factors -= step
         if np.abs(step).max() < 1e-6:
             break
-    return factors
+    count = features.shape[1]
+    one, two = factors[:count] / spread, factors[count:-1] / spread**2
+    constant = factors[-1] - one @ mean + two @ mean**2
+    return np.concatenate([one - 2 * two * mean, two, [constant]])
