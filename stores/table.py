@@ -215,6 +215,9 @@ class Table:
         for name, column in self.columns.items():
             values = np.ascontiguousarray(rows[name], column.dtype)
             assert values.shape[1:] == column.shape, f"{name}: rows of {values.shape[1:]}, not {column.shape}"
+            if start >= self._committed:
+                # What an interrupted writer left may be torn, and Zarr reads a shard before it fills part of it.
+                self._chunk_path(name, unit).unlink(missing_ok=True)
             self._array(name)[start : start + count] = values
             self._flush_to_disk(name, unit)
         checksum = _checksum(self.columns.values(), rows)

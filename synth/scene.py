@@ -58,18 +58,19 @@ def ellipsoid(center_mm: Sequence[float], radii_mm: Sequence[float], *, rings: i
 
 
 def desk(*, table_mm: float = 260.0, wall_mm: float = 1400.0, person_mm: float = 520.0) -> tuple[Mesh, ...]:
-    """A place to sit: a table below the volume, the person's trunk and head behind it, a wall behind them.
+    """A place to sit: a table below the volume, the person's trunk and head behind it, a room around them.
 
     Args:
         table_mm: from the volume's centre down to the table's top.
-        wall_mm: back to the wall.
+        wall_mm: back to the wall; the side walls are half as far again.
         person_mm: back to the middle of the trunk.
     """
+    depth = 2.0 * wall_mm + 800
     return (
         box((0, table_mm + 20, 150), (1400, 40, 800)),
         ellipsoid((60, 160, person_mm), (210, 340, 120)),
         ellipsoid((60, -300, person_mm), (80, 115, 95)),
-        box((0, 0, wall_mm + 50), (6000, 4000, 100)),
+        box((0, -200, wall_mm - depth / 2), (3.0 * wall_mm, 2.0 * wall_mm, depth)),
     )
 
 
