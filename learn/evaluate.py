@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout
 from ..stores.recording import SPLITS, Recording
-from .estimators import MeanPose, said_of
+from .estimators import MeanPose, TorchEstimator, said_of
 from .inputs import READ_FRAMES, DepthView, recording_views, usable
 from .metrics import Metrics, measure
 from .predict import BATCH, PASSES, Estimator, estimate
 
 CHOSEN_BY: Final = "no frames: the last step of the run"
 """How a run's checkpoint is chosen."""
+VIEW_PAIRS: Final = 240
+"""Pairs of views on which view prediction is measured: it decodes whole images."""
 Center = Literal["truth", "located"]
 
 
@@ -63,6 +65,8 @@ class Evaluation:
     chosen_by: str
     """Which frames chose this model among others; never the test frames."""
     metrics: Metrics
+    view_mae: float | None
+    """Mean absolute error of predicted second views (`learn/views.py`); None for models that predict none."""
     notes: tuple[str, ...]
     prediction_mm: NDArray[np.float32] = field(repr=False)
     """(N, J, 3) in each image's camera, NaN where no hand was found."""
@@ -87,6 +91,7 @@ class Evaluation:
             "n_labels": self.n_labels,
             "label_seed": self.label_seed,
             "chosen_by": self.chosen_by,
+            "view_mae": self.view_mae,
             "notes": list(self.notes),
             "metrics": self.metrics.to_dict(),
         }
@@ -99,6 +104,7 @@ class Evaluation:
             f"center = {self.center}, {self.passes} crop{'s' * (self.passes > 1)} an image; "
             f"labels = {labels}; chosen by {self.chosen_by}",
             *self.metrics.lines(),
+            *([] if self.view_mae is None else [f"predicted views    {self.view_mae:.3f} mean absolute error"]),
             *self.notes,
         ]
 
@@ -248,13 +254,9 @@ def _evaluation(
     notes = []
     if real.get("uuid") == recording.uuid and split not in ("test", "val"):
         notes.append("warning: the model was trained on frames of this recording; use its test frames")
-    metrics = measure(
-        prediction_mm, truth_mm, joint_names=layout.points, seed=seed, sequence=sequence, order=row
-    )
+    metrics = measure(prediction_mm, truth_mm, joint_names=layout.points, seed=seed, sequence=sequence, order=row)
     if metrics.missed:
-        notes.append(
-            f"{metrics.missed} of {metrics.images} images without a hand found: failures of the curve"
-        )
+        notes.append(f"{metrics.missed} of {metrics.images} images without a hand found: failures of the curve")
     looked = isinstance(estimator, MeanPose)
     return Evaluation(
         name=name,
@@ -265,12 +267,29 @@ def _evaluation(
         label_seed=(said.get("config") or {}).get("label_seed"),
         chosen_by="nothing: it is constant" if looked else CHOSEN_BY,
         metrics=metrics,
+        view_mae=_view_mae(estimator, recording, np.unique(row)),
         notes=tuple(notes),
         prediction_mm=prediction_mm,
         truth_mm=truth_mm,
         row=row,
         **rest,
     )
+
+
+def _view_mae(estimator: Estimator, recording: Recording, rows: NDArray[np.int64]) -> float | None:
+    """The error of predicted views on some of the rows, evenly spread, around the stored centres."""
+    if not isinstance(estimator, TorchEstimator) or recording.n_views < 2:
+        return None
+    from .views import predict_views, predicts_views
+
+    if not predicts_views(estimator.model):
+        return None
+    count = max(1, VIEW_PAIRS // (recording.n_views * (recording.n_views - 1)))
+    some = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+    try:
+        return predict_views(estimator.model, recording, rows[some]).mae
+    except HandloomError:
+        return None  # trained on one pair of cameras that this rig does not have
 
 
 def _labels(recording: Recording) -> tuple[NDArray[np.float32], Layout]:
@@ -284,9 +303,7 @@ def _labels(recording: Recording) -> tuple[NDArray[np.float32], Layout]:
     return recording.labels.read("joints"), recording.layout
 
 
-def _rows_of(
-    recording: Recording, split: str, rows: Sequence[int] | NDArray[np.int64] | None
-) -> NDArray[np.int64]:
+def _rows_of(recording: Recording, split: str, rows: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
     frames = recording.frames
     assert frames is not None
     if rows is not None:
@@ -321,17 +338,13 @@ def _check_located(recording: Recording, rows: NDArray[np.int64]) -> None:
         )
 
 
-def _batches(
-    recording: Recording, rows: NDArray[np.int64], wanted: set[int]
-) -> Iterator[list[tuple[int, DepthView]]]:
+def _batches(recording: Recording, rows: NDArray[np.int64], wanted: set[int]) -> Iterator[list[tuple[int, DepthView]]]:
     """(row, image) of the rows' cameras, about a network's batch at a time."""
     batch: list[tuple[int, DepthView]] = []
     for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
         for start in range(int(run[0]), int(run[-1]) + 1, READ_FRAMES):
             stop = min(start + READ_FRAMES, int(run[-1]) + 1)
-            batch += [
-                (row, view) for row, view in recording_views(recording, start, stop) if view.view in wanted
-            ]
+            batch += [(row, view) for row, view in recording_views(recording, start, stop) if view.view in wanted]
             if len(batch) >= BATCH:
                 yield batch
                 batch = []

@@ -121,6 +121,8 @@ def _center(view: DepthView) -> NDArray[np.float64]:
 @torch.no_grad()
 def _decode(model: PoseModel, images: Tensor, condition: Tensor, *, real: bool) -> NDArray[np.float32]:
     nets: Any = model.nets
+    device = next(model.nets.parameters()).device
+    images, condition = images.to(device), condition.to(device)
     if model.arm == "preview":
         made = nets.view(nets.latent(images), condition)
     else:
@@ -141,14 +143,9 @@ def _condition(model: PoseModel, sources: list[DepthView], targets: list[DepthVi
     centers = torch.tensor(np.array([_center(s) for s in sources]), dtype=torch.float32)
     if model.description["condition"] == 3:
         return view_condition(centers, volume)
-    rotation = np.array(
-        [t.camera.rotation @ s.camera.rotation.T for s, t in zip(sources, targets, strict=True)]
-    )
+    rotation = np.array([t.camera.rotation @ s.camera.rotation.T for s, t in zip(sources, targets, strict=True)])
     moved = np.array(
-        [
-            t.camera.translation - r @ s.camera.translation
-            for r, s, t in zip(rotation, sources, targets, strict=True)
-        ]
+        [t.camera.translation - r @ s.camera.translation for r, s, t in zip(rotation, sources, targets, strict=True)]
     )
     between = torch.tensor(rotation, dtype=torch.float32), torch.tensor(moved, dtype=torch.float32)
     return view_condition(centers, volume, between)

@@ -219,6 +219,9 @@ def test_a_run_and_its_export_have_the_same_error(runs: Callable[[str], Path], r
     assert "center = located, 2 crops an image; labels = 5 (drawn by seed 0)" in text
     assert "chosen by no frames: the last step" in text
     assert a.to_dict()["metrics"]["images"] == 24
+    assert b.view_mae is None, "the export has no view decoder"
+    assert a.view_mae == pytest.approx(predict_views(load_model(runs("full")), real, np.arange(24, 32)).mae)
+    assert f"predicted views    {a.view_mae:.3f} mean absolute error" in a.lines()
 
 
 def test_training_frames_are_warned_of(runs: Callable[[str], Path], real: Recording):
