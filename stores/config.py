@@ -73,9 +73,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise HandloomError(
-                f"The value of '{key}' cannot be read", where=override, why=str(error)
-            ) from error
+            raise HandloomError(f"The value of '{key}' cannot be read", where=override, why=str(error)) from error
         place = out
         for name in names[:-1]:
             inner = place.get(name)
