@@ -33,7 +33,7 @@ from .config import BLOCK_FRAMES, SynthConfig
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand, mirror, pose_hand
 from .pose import sample_pose, sample_shape, sample_view
 from .render import Renderer, open_renderer
-from .views import Studio, rows_of, shoot
+from .views import Studio, blank, crop_rows, shoot
 
 __all__ = ["Sample", "SynthConfig", "draw_samples", "synthesise"]
 
@@ -150,21 +150,23 @@ def make_unit(config: SynthConfig, studio: Studio, unit: int) -> dict[str, Rows]
     start = unit * config.unit_frames
     stop = min(start + config.unit_frames, config.frames)
     samples = draw_samples(config, studio.hand, start, stop)
-    joints, shots = [], []
+    shots, joints = blank(studio, stop - start), []
     for first in range(0, stop - start, BLOCK_FRAMES):
         # Blocks of one size: a matrix product's last bit may depend on how many rows it has.
         pick = np.minimum(np.arange(first, first + BLOCK_FRAMES), stop - start - 1)
         posed = pose_hand(studio.hand, samples.pose[pick], samples.root[pick], samples.shape[pick])
         for i in range(min(BLOCK_FRAMES, stop - start - first)):
             joints.append(posed.joints[i])
-            shots.append(shoot(studio, posed.vertices[i], posed.joints[i], frame=start + first + i))
+            shoot(
+                studio, posed.vertices[i], posed.joints[i],
+                frame=start + first + i, into=shots, row=first + i,
+            )  # fmt: skip
 
-    crops, visible = rows_of(shots, parts=config.parts)
-    labels = {"joints": np.stack(joints), "visible": visible}
+    labels = {"joints": np.stack(joints), "visible": shots.visible}
     labels |= {"pose": samples.pose, "shape": samples.shape, "root": samples.root}
     return {
         "frames": frame_rows(np.arange(start, stop), samples.subject, len(studio.rig)),
-        "crops": crops,
+        "crops": crop_rows(shots, parts=config.parts),
         "labels": labels,
     }
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.camera import Camera, project
+from ..stores.camera import Camera
 from ..stores.crops import window_k
 from . import sensor as sensors
 from .render import Renderer
@@ -90,13 +91,18 @@ def in_camera(camera: Camera, vertices_rig: NDArray[Any]) -> F32:
 
 def pixel_box(camera: Camera, vertices_cam: F32, margin_px: int) -> tuple[int, int, int, int]:
     """Left, top, width, height of the pixels that vertices (N, 3) cover, clipped to the image; maybe empty."""
-    if vertices_cam[:, 2].min() < NEAR_MM:
+    z = vertices_cam[:, 2]
+    if z.min() < NEAR_MM:
         return 0, 0, camera.width, camera.height
-    uv = project(vertices_cam, camera.k)
+    fx, fy, cx, cy = camera.k
+    # A tenth of `project`'s cost, and float32 is near enough to choose a box by, with a pixel to spare.
+    x, y = vertices_cam[:, 0] / z, vertices_cam[:, 1] / z
     size = (camera.width, camera.height)
-    low = np.clip(np.floor(uv.min(0)).astype(int) - margin_px, 0, size)
-    high = np.clip(np.ceil(uv.max(0)).astype(int) + 1 + margin_px, 0, size)
-    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+    least = (fx * float(x.min()) + cx, fy * float(y.min()) + cy)
+    most = (fx * float(x.max()) + cx, fy * float(y.max()) + cy)
+    low = [min(max(floor(value) - margin_px, 0), limit) for value, limit in zip(least, size, strict=True)]
+    high = [min(max(ceil(value) + 1 + margin_px, 0), limit) for value, limit in zip(most, size, strict=True)]
+    return low[0], low[1], high[0] - low[0], high[1] - low[1]
 
 
 def render_frame(

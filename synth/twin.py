@@ -28,7 +28,7 @@ from .generate import frame_rows, provenance_of
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand, mirror, pose_hand
 from .render import RendererName, open_renderer
 from .subject import Subject, fit_subject
-from .views import Studio, rows_of, shoot
+from .views import Studio, blank, crop_rows, shoot
 
 F64 = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -201,11 +201,9 @@ def _pictures(
     pose, root = fit.pose[part], fit.root[part]
     shape = np.tile(fit.person.shape, (len(pose), 1))
     posed = pose_hand(studio.hand, pose, root, shape)
-    shots = [
-        shoot(studio, vertices, joints, frame=first + i)
-        for i, (vertices, joints) in enumerate(zip(posed.vertices, posed.joints, strict=True))
-    ]
-    crops, visible = rows_of(shots, parts=True)
-    labels: dict[str, NDArray[Any]] = {"joints": posed.joints, "visible": visible}
+    shots = blank(studio, len(pose))
+    for i, (vertices, joints) in enumerate(zip(posed.vertices, posed.joints, strict=True)):
+        shoot(studio, vertices, joints, frame=first + i, into=shots, row=i)
+    labels: dict[str, NDArray[Any]] = {"joints": posed.joints, "visible": shots.visible}
     labels |= {"pose": pose, "root": root, "shape": shape}
-    return crops, labels
+    return crop_rows(shots, parts=True), labels

@@ -8,7 +8,6 @@ Cost: see benchmarks/synthesis.py; about 0.6 ms a view at 320 × 240.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,64 +66,74 @@ class Studio:
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """One frame by V cameras; the columns of `crops/` and of `labels/visible`."""
+    """n frames by V cameras; the columns of `crops/` and of `labels/visible`."""
 
     crop: NDArray[np.uint16]
-    """(V, S, S) in each camera's depth unit."""
+    """(n, V, S, S) in each camera's depth unit."""
     parts: NDArray[np.uint8]
-    """(V, S, S), 255 where there is no hand."""
+    """(n, V, S, S), 255 where there is no hand."""
     k: F32
-    """(V, 4) of the crops."""
+    """(n, V, 4) of the crops."""
     center: F32
-    """(V, 3) mm in the cameras."""
+    """(n, V, 3) mm in the cameras."""
     center_source: NDArray[np.uint8]
-    """(V,) truth, or none where the camera cannot see the palm's place."""
+    """(n, V) truth, or none where the camera cannot see the palm's place."""
     visible: NDArray[np.uint8]
-    """(V, 26)."""
+    """(n, V, 26)."""
 
 
-def shoot(studio: Studio, vertices_rig: NDArray[Any], joints_rig: NDArray[Any], *, frame: int) -> Shots:
-    """The hand of vertices (N, 3) and canonical joints (26, 3), rig frame mm, by every camera."""
+def blank(studio: Studio, count: int) -> Shots:
+    """Room for `count` frames, nothing seen yet; filled row by row, so that no picture is copied about."""
     views, side = len(studio.rig), studio.crop_px
-    shots = Shots(
-        crop=np.zeros((views, side, side), np.uint16),
-        parts=np.full((views, side, side), 255, np.uint8),
-        k=np.zeros((views, 4), np.float32),
-        center=np.zeros((views, 3), np.float32),
-        center_source=np.zeros(views, np.uint8),
-        visible=np.zeros((views, len(OPENXR26)), np.uint8),
+    return Shots(
+        crop=np.zeros((count, views, side, side), np.uint16),
+        parts=np.full((count, views, side, side), 255, np.uint8),
+        k=np.zeros((count, views, 4), np.float32),
+        center=np.zeros((count, views, 3), np.float32),
+        center_source=np.zeros((count, views), np.uint8),
+        visible=np.zeros((count, views, len(OPENXR26)), np.uint8),
     )
+
+
+def shoot(
+    studio: Studio, vertices_rig: NDArray[Any], joints_rig: NDArray[Any], *, frame: int, into: Shots, row: int
+) -> None:
+    """Fill a row with the hand of vertices (N, 3) and joints (26, 3), rig frame mm, by every camera."""
+    side = studio.crop_px
     for view, camera in enumerate(studio.rig.cameras):
         joints = camera.to_camera(joints_rig)
         center = joints[PALM].astype(np.float32)
-        shots.center[view] = center
+        into.center[row, view] = center
         if center[2] < NEAR_MM:
             continue
         k = crop_k(center, camera.k, crop_px=side, window_mm=studio.window_mm).astype(np.float32)
-        shots.k[view] = k
+        into.k[row, view] = k
         u, v = project(center, camera.k)
         if not (-0.5 <= u < camera.width - 0.5 and -0.5 <= v < camera.height - 0.5):
             continue
-        shots.center_source[view] = TRUTH
+        into.center_source[row, view] = TRUTH
         vertices = in_camera(camera, vertices_rig)
         box = _window(studio, camera, vertices, center)
         if not (box[2] and box[3]):
             continue
         depth, parts = _sense(studio, camera, vertices, box, frame, view)
         inside = window_k(camera.k, box[0], box[1])
-        shots.crop[view] = resample(depth, inside, k, width=side, height=side)
+        into.crop[row, view] = resample(depth, inside, k, width=side, height=side)
         # Outside the window `resample` gives 0, nothing; one less is 255.
-        shots.parts[view] = resample(parts, inside, k, width=side, height=side) - np.uint8(1)
-        shots.visible[view] = visible_joints(joints, inside, parts)
-    return shots
+        np.subtract(resample(parts, inside, k, width=side, height=side), np.uint8(1), out=into.parts[row, view])
+        into.visible[row, view] = visible_joints(joints, inside, parts)
 
 
-def rows_of(shots: Sequence[Shots], *, parts: bool) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8]]:
-    """The columns of `crops/` for consecutive frames, and the visibility (n, V, 26) of their joints."""
-    names = ("crop", "center", "k", "center_source", *(("parts",) if parts else ()))
-    crops = {name: np.stack([getattr(shot, name) for shot in shots]) for name in names}
-    crops["center_score"] = (crops["center_source"] > 0).astype(np.float32)
-    return crops, np.stack([shot.visible for shot in shots])
+def crop_rows(shots: Shots, *, parts: bool) -> dict[str, NDArray[Any]]:
+    """The columns of `crops/`."""
+    rows: dict[str, NDArray[Any]] = {
+        "crop": shots.crop,
+        "center": shots.center,
+        "k": shots.k,
+        "center_source": shots.center_source,
+        "center_score": (shots.center_source > 0).astype(np.float32),
+    }
+    return {**rows, "parts": shots.parts} if parts else rows
 
 
 def _window(studio: Studio, camera: Camera, vertices: F32, center: F32) -> tuple[int, int, int, int]:
