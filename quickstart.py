@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,8 +178,7 @@ def _make_data(tour: Tour, sizes: Sizes, say: Say) -> None:
         found = locate(tour.capture, progress=report)
         say(f"  found in {found.located} of {found.images} images, without labels")
     with _step(tour, "twins", "Twins of the labelled frames", say) as report:
-        labelled = np.flatnonzero(np.isin(_frame_ids(tour.capture), kept))
-        twins = make_twins(tour.capture, tour.twins, seed=tour.seed, rows=labelled, progress=report)
+        twins = make_twins(tour.capture, tour.twins, seed=tour.seed, progress=report)
         say(f"  {twins.n_frames} frames fitted and rendered again")
 
 
@@ -219,9 +219,13 @@ def _train_all(tour: Tour, sizes: Sizes, say: Say) -> None:
                 real=tour.capture if real else None,
                 run_dir=tour.run(name),
                 init=tour.run(init) if init else None,
-                progress=lambda done, total, values, report=report: report(done, total),  # type: ignore[misc]
+                progress=partial(_steps_done, report),
             )
             say(f"  {result.steps} steps")
+
+
+def _steps_done(report: Callable[[int, int], None], done: int, total: int, _values: Mapping[str, float]) -> None:
+    report(done, total)
 
 
 def _measure(tour: Tour, say: Say) -> None:
@@ -276,9 +280,3 @@ def _step(tour: Tour, name: str, title: str, say: Say) -> Iterator[Callable[[int
         yield report
     tour.seconds[name] = time.monotonic() - started
     say(f"  {tour.seconds[name]:.0f} s")
-
-
-def _frame_ids(path: Path) -> NDArray[np.int64]:
-    frames = open_recording(path).frames
-    assert frames is not None
-    return np.asarray(frames.read("frame_id"), np.int64)
