@@ -67,10 +67,11 @@ def _domains(tour: Tour) -> Picture:
         recording = open_recording(path)
         shown = []
         for column, row in enumerate(np.linspace(0, recording.n_frames - 1, SHOWN).astype(int).tolist()):
-            seen = [view for _, view in recording_views(recording, row, row + 1) if view.center_mm is not None]
+            views = (view for _, view in recording_views(recording, row, row + 1))
+            seen = [(view, view.center_mm) for view in views if view.center_mm is not None]
             if seen:
-                view = seen[column % len(seen)]
-                shown.append(cut(view, view.center_mm, input_px=CROP_PX, cube_mm=CUBE_MM))
+                view, center_mm = seen[column % len(seen)]
+                shown.append(cut(view, center_mm, input_px=CROP_PX, cube_mm=CUBE_MM))
         rows[label] = np.array(shown)
     return crop_sheet(rows, columns=SHOWN, caption="Crops of 300 mm around the hand's centre, camera after camera.")
 
