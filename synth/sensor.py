@@ -173,7 +173,7 @@ def _draw(key, u, v):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _shadows(depth, row, left, fb, side, tolerance_mm, lit, dark):  # type: ignore[no-untyped-def]
+def _shadows(depth, row, left, fb, side, tolerance_mm, edge_share, lit, dark):  # type: ignore[no-untyped-def]
     """Mark in `dark` what the projector does not reach in one row; `lit` is its z-buffer, by column."""
     width = depth.shape[1]
     first, last = width, -1
@@ -204,7 +204,13 @@ def _shadows(depth, row, left, fb, side, tolerance_mm, lit, dark):  # type: igno
         if z > 0:
             d = fb / z
             column = int(np.floor(np.float64(left + u) - side * d)) - base
-            dark[u] = lit[column] > fb / max(z - tolerance_mm, np.float32(1.0))
+            # Two pixels of a slanted surface may share a column: they do not shade each other.
+            slack = tolerance_mm
+            for side_u in (max(u - 1, 0), min(u + 1, width - 1)):
+                step = abs(depth[row, side_u] - z)
+                if step <= edge_share * z:
+                    slack = max(slack, np.float32(1.5) * step)
+            dark[u] = lit[column] > fb / max(z - slack, np.float32(1.0))
 
 
 @nb.njit(cache=True, inline="always")
@@ -258,7 +264,7 @@ def _structured_light(  # type: ignore[no-untyped-def]
     if shadow_fb > 0:
         for v in range(height):
             if end[v] >= 0:
-                _shadows(depth, v, left, shadow_fb, side, shadow_mm, lit, dark[v])
+                _shadows(depth, v, left, shadow_fb, side, shadow_mm, edge_share, lit, dark[v])
     for v in range(height):
         first, last = width, -1
         for other in range(max(v - reach, 0), min(v + reach + 1, height)):

@@ -91,6 +91,18 @@ def test_light_falls_behind_a_thin_object() -> None:
     assert holes[int(400 - shift) : int(410 - shift)].mean() > 0.85
 
 
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("tilt", [-55.0, 55.0])
+def test_a_slanted_wall_casts_no_shadow_on_itself(side: int, tilt: float) -> None:
+    x = (np.arange(320) - 159.5) / 241
+    wall = np.tile(2500 / (1 - np.tan(np.radians(tilt)) * x), (20, 1)).astype(np.float32)
+    wall[(wall < 0) | (wall > 3800)] = 0
+    quiet = replace(KINECT, lateral_px=0, edge_hole=0, projector=side, grazing_from_deg=88, grazing_to_deg=89.5)
+    k = (241.0, 241.0, 159.5, 119.5)
+    seen = apply(quiet, wall, k, depth_unit_mm=1.0, seed=0, frame=0, view=0)
+    assert ((seen == 0) & (wall > 0)).sum() == 0
+
+
 def test_returns_fail_at_grazing_angles_more_and_more() -> None:
     rates = [(sense(plane(700, tilt))[:, 310:330] == 0).mean() for tilt in (0, 60, 74, 78, 82)]
     assert rates[0] == 0
