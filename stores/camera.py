@@ -23,9 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import HandloomError
 
 RIG_SCHEMA: Final = "handloom-rig/1"
-CONVENTION: Final = (
-    "x right, y down, z forward; x_cam = R @ x_rig + t; integer pixel = pixel centre; 0 = no return"
-)
+CONVENTION: Final = "x right, y down, z forward; x_cam = R @ x_rig + t; integer pixel = pixel centre; 0 = no return"
 DISTORTION_COEFFICIENTS: Final[Mapping[str, tuple[int, ...]]] = {
     "none": (0,),
     "brown-conrady": (4, 5, 8),
@@ -55,17 +53,11 @@ class Camera:
     def __post_init__(self) -> None:
         where = f"camera '{self.name}'"
         if self.width < 1 or self.height < 1:
-            raise HandloomError(
-                "The image size is not positive", where=where, why=f"{self.width} x {self.height}"
-            )
+            raise HandloomError("The image size is not positive", where=where, why=f"{self.width} x {self.height}")
         if not (np.isfinite(self.k).all() and self.k[0] > 0 and self.k[1] > 0):
-            raise HandloomError(
-                "The intrinsics are not usable", where=where, why=f"fx, fy, cx, cy = {self.k}"
-            )
+            raise HandloomError("The intrinsics are not usable", where=where, why=f"fx, fy, cx, cy = {self.k}")
         if not (np.isfinite(self.depth_unit_mm) and self.depth_unit_mm > 0):
-            raise HandloomError(
-                "depth_unit_mm must be positive", where=where, why=f"it is {self.depth_unit_mm}"
-            )
+            raise HandloomError("depth_unit_mm must be positive", where=where, why=f"it is {self.depth_unit_mm}")
         rotation = self.rotation
         if rotation.shape != (3, 3) or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4):
             raise HandloomError("R is not a rotation", where=where, why="R @ R.T differs from the identity")
@@ -76,9 +68,7 @@ class Camera:
         allowed = DISTORTION_COEFFICIENTS.get(self.dist_model)
         if allowed is None:
             known = ", ".join(DISTORTION_COEFFICIENTS)
-            raise HandloomError(
-                f"Unknown distortion model '{self.dist_model}'", where=where, why=f"known: {known}"
-            )
+            raise HandloomError(f"Unknown distortion model '{self.dist_model}'", where=where, why=f"known: {known}")
         if len(self.dist) not in allowed:
             raise HandloomError(
                 "Wrong number of distortion coefficients",
@@ -166,9 +156,7 @@ class Rig:
             raise HandloomError("A rig needs at least one camera")
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise HandloomError(
-                f"Two cameras of the rig are called '{twice}'", fix="give each camera its own name"
-            )
+            raise HandloomError(f"Two cameras of the rig are called '{twice}'", fix="give each camera its own name")
         for name in names:
             if not name or not name.replace("-", "").replace("_", "").isalnum():
                 raise HandloomError(
@@ -211,9 +199,7 @@ class Rig:
         entries = values.get("camera")
         if not isinstance(entries, list) or not entries:
             raise HandloomError("The rig lists no [[camera]]", where=where)
-        return cls(
-            tuple(Camera.from_dict(entry, where=f"{where}, camera {i}") for i, entry in enumerate(entries))
-        )
+        return cls(tuple(Camera.from_dict(entry, where=f"{where}, camera {i}") for i, entry in enumerate(entries)))
 
 
 def read_rig(path: Path) -> Rig:

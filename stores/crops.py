@@ -29,20 +29,20 @@ def crop_k(center_mm: ArrayLike, k: ArrayLike, *, crop_px: int, window_mm: float
     return np.stack(np.broadcast_arrays(fx, fy, cx, cy), axis=-1)
 
 
-def resample(
-    depth: NDArray[np.generic], k: ArrayLike, new_k: ArrayLike, *, width: int, height: int
-) -> NDArray[Any]:
+def resample(depth: NDArray[np.generic], k: ArrayLike, new_k: ArrayLike, *, width: int, height: int) -> NDArray[Any]:
     """The image (H, W) of intrinsics `k` as the camera of intrinsics `new_k` shows it; 0 outside it.
 
-    Nearest pixel; both cameras share optical centre and orientation. Works for uint16 depth and uint8 masks.
+    Nearest pixel: anything else would invent depth between a finger and what is behind it. Both cameras share
+    optical centre and orientation. Works for uint16 depth and uint8 masks; 0.04 ms for 192² (numba: 0.03).
     """
-    from .gather import gather  # numba takes 0.3 s to start, which prediction does without
-
     k, new_k = np.asarray(k, np.float64), np.asarray(new_k, np.float64)
-    columns = (np.arange(width) - new_k[2]) / new_k[0] * k[0] + k[2]
-    rows = (np.arange(height) - new_k[3]) / new_k[1] * k[1] + k[3]
+    columns = _nearest((np.arange(width) - new_k[2]) / new_k[0] * k[0] + k[2])
+    rows = _nearest((np.arange(height) - new_k[3]) / new_k[1] * k[1] + k[3])
+    # Both ascend, so what lies inside the image is one block.
+    top, bottom = np.searchsorted(rows, (0, depth.shape[0]))
+    left, right = np.searchsorted(columns, (0, depth.shape[1]))
     out = np.zeros((height, width), depth.dtype)
-    gather(np.ascontiguousarray(depth), _nearest(rows), _nearest(columns), out)
+    out[top:bottom, left:right] = depth[rows[top:bottom]][:, columns[left:right]]
     return out
 
 
@@ -107,5 +107,11 @@ def absolute(labels: ArrayLike, center_mm: ArrayLike, cube_mm: float) -> NDArray
     return np.asarray(scaled + np.asarray(center_mm, np.float32)[..., None, :], np.float32)
 
 
-def _nearest(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.floor(coordinates + 0.5).astype(np.int64)
+def _nearest(coordinates: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Nearest integer; ties go up and down in turns.
+
+    A 64 px input out of a stored crop falls between two pixels everywhere: were all ties rounded the same
+    way, the hand would move by half a pixel, 1.2 mm.
+    """
+    half = 0.5 + 1e-3 * (-1.0) ** np.arange(len(coordinates))
+    return np.floor(coordinates + half).astype(np.intp)

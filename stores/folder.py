@@ -80,9 +80,7 @@ def read_folder(path: Path) -> PlainFolder:
     if not images:
         raise HandloomError("The folder lists no image", where=str(path / "frames.csv"))
     frames = {image.frame for image in images}
-    return PlainFolder(
-        path, rig, images, _read_joints(path / "joints.csv", frames), _read_meta(path / "meta.toml")
-    )
+    return PlainFolder(path, rig, images, _read_joints(path / "joints.csv", frames), _read_meta(path / "meta.toml"))
 
 
 def write_folder(
@@ -148,9 +146,7 @@ def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
                 where=f"{where}: {row['file']}",
                 fix="copy the image, or delete the line: a missing line is a dropped image",
             )
-        numbers = [
-            _number(row[name], int, f"{where}, {name}") for name in ("frame", "t_device_ns", "t_host_ns")
-        ]
+        numbers = [_number(row[name], int, f"{where}, {name}") for name in ("frame", "t_device_ns", "t_host_ns")]
         image = FolderImage(numbers[0], rig.names.index(row["camera"]), file, numbers[1], numbers[2])
         key = (image.frame, image.camera)
         if key in images:
@@ -166,9 +162,7 @@ def _read_joints(path: Path, frames: set[int]) -> dict[int, NDArray[np.float32]]
     for line, row in _rows(path, JOINT_COLUMNS):
         where = f"{path}, line {line}"
         if row["joint"] not in OPENXR26:
-            raise HandloomError(
-                f"Unknown joint '{row['joint']}'", where=where, why=f"known: {', '.join(OPENXR26)}"
-            )
+            raise HandloomError(f"Unknown joint '{row['joint']}'", where=where, why=f"known: {', '.join(OPENXR26)}")
         frame = _number(row["frame"], int, f"{where}, frame")
         if frame not in frames:
             raise HandloomError(f"Frame {frame} is labelled but has no image", where=where)
@@ -194,9 +188,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise HandloomError(
-            "A table of the folder cannot be read", where=str(path), why=str(error)
-        ) from error
+        raise HandloomError("A table of the folder cannot be read", where=str(path), why=str(error)) from error
     reader = csv.reader(text.splitlines())
     try:
         header = next(reader, [])

@@ -118,9 +118,7 @@ def _mano() -> Layout:
     points = [("wrist", "wrist")]
     for finger in order:
         points += [(f"{finger}{i + 1}", j) for i, j in enumerate(_fingers(finger)[:3])]
-    points += [
-        (f"{finger}_tip", f"{finger}_tip") for finger in ("thumb", "index", "middle", "ring", "little")
-    ]
+    points += [(f"{finger}_tip", f"{finger}_tip") for finger in ("thumb", "index", "middle", "ring", "little")]
     tips = {"thumb": 16, "index": 17, "middle": 18, "ring": 19, "little": 20}
     edges = _chain(*((0, 1 + 3 * i, 2 + 3 * i, 3 + 3 * i, tips[f]) for i, f in enumerate(order)))
     return Layout("mano21", tuple(n for n, _ in points), 4, _exact(tuple(points)), edges)
@@ -130,9 +128,7 @@ def _msra() -> Layout:
     order = ("index", "middle", "ring", "little", "thumb")
     points = [("wrist", "wrist")]
     for finger in order:
-        points += [
-            (f"{finger}_{n}", j) for n, j in zip(("mcp", "pip", "dip", "tip"), _fingers(finger), strict=True)
-        ]
+        points += [(f"{finger}_{n}", j) for n, j in zip(("mcp", "pip", "dip", "tip"), _fingers(finger), strict=True)]
     edges = _chain(*((0, *range(1 + 4 * i, 5 + 4 * i)) for i in range(5)))
     return Layout("msra21", tuple(n for n, _ in points), 5, _exact(tuple(points)), edges)
 
@@ -142,8 +138,7 @@ def _icvl() -> Layout:
     for finger in FINGERS:
         joints = _fingers(finger)
         points += [
-            (f"{finger}_{n}", j)
-            for n, j in zip(("root", "mid", "tip"), (joints[0], joints[1], joints[3]), strict=True)
+            (f"{finger}_{n}", j) for n, j in zip(("root", "mid", "tip"), (joints[0], joints[1], joints[3]), strict=True)
         ]
     edges = _chain(*((0, 1 + 3 * i, 2 + 3 * i, 3 + 3 * i) for i in range(5)))
     return Layout("icvl16", tuple(n for n, _ in points), 0, _exact(tuple(points)), edges)
@@ -180,9 +175,7 @@ def _nyu36() -> Layout:
     }
     names += side
     blend += side.values()
-    edges = _chain(
-        *((32, 5 + 6 * i, *range(4 + 6 * i, -1 + 6 * i, -1)) for i in range(5)), (32, 30), (32, 31)
-    )
+    edges = _chain(*((32, 5 + 6 * i, *range(4 + 6 * i, -1 + 6 * i, -1)) for i in range(5)), (32, 30), (32, 31))
     return Layout("nyu36", tuple(names), 32, tuple(blend), edges)
 
 

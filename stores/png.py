@@ -27,9 +27,7 @@ def read_depth_png(path: Path, *, size: tuple[int, int] | None = None) -> NDArra
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise HandloomError(
-            "A depth image cannot be read", where=str(path), why=error.strerror or ""
-        ) from error
+        raise HandloomError("A depth image cannot be read", where=str(path), why=error.strerror or "") from error
     if not data.startswith(SIGNATURE) or len(data) < 33:
         raise HandloomError("This is not a PNG", where=str(path))
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
@@ -50,13 +48,9 @@ def read_depth_png(path: Path, *, size: tuple[int, int] | None = None) -> NDArra
             fix="give the camera its true width, height and K in rig.toml",
         )
     # OpenCV fills what a torn file lacks with zeros, which would read as 'no return'.
-    image = (
-        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data[-12:] else None
-    )
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data[-12:] else None
     if image is None or image.dtype != np.uint16 or image.shape != (height, width):
-        raise HandloomError(
-            "The PNG is truncated or damaged", where=str(path), fix="copy the file again, or delete it"
-        )
+        raise HandloomError("The PNG is truncated or damaged", where=str(path), fix="copy the file again, or delete it")
     return np.asarray(image, np.uint16)
 
 

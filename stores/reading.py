@@ -1,7 +1,7 @@
 """Training reads: a recording's crops and labels, decoded once into arrays that stay in memory.
 
-A 192² crop takes 74 kB, so 16,000 of them fit 1.2 GB. Decoding costs about 0.08 ms a crop, once; a random
-crop then costs 0.003 ms.
+A 192² crop takes 74 kB, so 16,000 of them fit 1.2 GB. Decoding costs 0.04 ms a crop, once; a random crop then
+costs 0.01 ms (`benchmarks/reads.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from .camera import Rig
 from .errors import HandloomError
 from .joints import Layout
 from .recording import Recording
-from .table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +59,8 @@ class Resident:
         return len(self.rows)
 
 
-def load_resident(
-    recording: Recording, *, rows: NDArray[np.int64] | None = None, parts: bool = False
-) -> Resident:
-    """Decode a recording, or some `rows` of it in ascending order, into memory.
+def load_resident(recording: Recording, *, rows: NDArray[np.int64] | None = None, parts: bool = False) -> Resident:
+    """Decode a recording, or some `rows` of it in ascending order, into memory; only those are read.
 
     Raises:
         HandloomError: it has no crops, or they are damaged.
@@ -81,38 +78,26 @@ def load_resident(
     assert (np.diff(chosen) > 0).all(), "rows must ascend"
 
     def optional(name: str) -> NDArray[Any] | None:
-        return _take(labels, name, chosen) if labels and name in labels.columns else None
+        return labels.read_rows(name, chosen) if labels and name in labels.columns else None
 
-    source = _take(crops, "center_source", chosen)
+    source = crops.read_rows("center_source", chosen)
     visible = optional("visible")
     return Resident(
         uuid=recording.uuid,
         rig=recording.rig,
         rows=chosen,
-        crop=_take(crops, "crop", chosen),
-        center=_take(crops, "center", chosen),
-        k=_take(crops, "k", chosen),
+        crop=crops.read_rows("crop", chosen),
+        center=crops.read_rows("center", chosen),
+        k=crops.read_rows("k", chosen),
         center_source=source,
-        present=(_take(frames, "present", chosen) > 0) & (source > 0),
-        frame_id=_take(frames, "frame_id", chosen),
-        subject=_take(frames, "subject", chosen),
-        sequence=_take(frames, "sequence", chosen),
-        split=_take(frames, "split", chosen),
+        present=(frames.read_rows("present", chosen) > 0) & (source > 0),
+        frame_id=frames.read_rows("frame_id", chosen),
+        subject=frames.read_rows("subject", chosen),
+        sequence=frames.read_rows("sequence", chosen),
+        split=frames.read_rows("split", chosen),
         joints=optional("joints"),
         visible=None if visible is None else visible > 0,
         twin=optional("twin"),
-        parts=_take(crops, "parts", chosen) if parts and "parts" in crops.columns else None,
+        parts=crops.read_rows("parts", chosen) if parts and "parts" in crops.columns else None,
         layout=recording.layout,
     )
-
-
-def _take(table: Table, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Ascending rows of one array, decoding each unit at most once and only from its first wanted row on."""
-    column = table.columns[name]
-    out = np.zeros((len(rows), *column.shape), column.dtype)
-    units = rows // table.unit_frames
-    for unit in np.unique(units):
-        (place,) = np.nonzero(units == unit)
-        wanted = rows[place]
-        out[place] = table.read(name, int(wanted[0]), int(wanted[-1]) + 1)[wanted - wanted[0]]
-    return out

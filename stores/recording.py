@@ -25,9 +25,11 @@ import zarr
 from numpy.typing import NDArray
 
 from .camera import Rig
+from .columns import Column
+from .durable import flush, write_json
 from .errors import HandloomError
 from .joints import Layout, layout_named
-from .table import Appender, Column, Table
+from .table import Appender, Table
 
 FORMAT: Final = "handloom-recording"
 VERSION: Final = 1
@@ -127,9 +129,7 @@ class Recording:
         if parts:
             columns.append(Column("parts", image, "u1", NO_PART))
         attributes = {"crop_px": crop_px, "window_mm": window_mm}
-        self.crops = Table.create(
-            self.path / "crops", columns, unit_frames=unit_frames, attributes=attributes
-        )
+        self.crops = Table.create(self.path / "crops", columns, unit_frames=unit_frames, attributes=attributes)
         return self.crops
 
     def create_labels(
@@ -179,24 +179,32 @@ class Recording:
         assert rows == self.n_frames, f"{rows} rows of labels for {self.n_frames} frames"
         if visible is None:
             visible = np.ones((rows, self.n_views, count), np.uint8)
-        shutil.rmtree(self.path / "labels.new", ignore_errors=True)
-        table = self.create_labels(layout=layout, attributes=attributes, folder="labels.new")
-        with Appender(table) as appender:
-            appender.append({"joints": joints_mm, "visible": visible})
-        old = self.path / "labels.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if (self.path / "labels").exists():
-            (self.path / "labels").rename(old)
-        (self.path / "labels.new").rename(self.path / "labels")
-        shutil.rmtree(old, ignore_errors=True)
-        self.labels = Table.open(self.path / "labels")
+        assert self.frames is not None
+        self.frames.lock()
+        try:
+            here, new, old = (self.path / name for name in ("labels", "labels.new", "labels.old"))
+            if not here.exists() and old.exists():  # the last swap was cut off
+                new.rename(here)
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            with Appender(self.create_labels(layout=layout, attributes=attributes, folder=new.name)) as appender:
+                appender.append({"joints": joints_mm, "visible": visible})
+            if here.exists():
+                here.rename(old)
+            new.rename(here)
+            flush(self.path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            self.frames.unlock()
+        self.labels = Table.open(here)
         return self.labels
 
     def annotate(self, **attributes: Any) -> None:
         """Add to `attributes`, or replace what is there."""
         self.attributes.update(attributes)
-        group = zarr.open_group(self.path, mode="r+")
-        group.update_attributes({"attributes": self.attributes})
+        described = json.loads((self.path / "zarr.json").read_text())
+        described["attributes"]["attributes"] = self.attributes
+        write_json(self.path / "zarr.json", described)
 
     @classmethod
     def _from_attributes(cls, path: Path, values: Mapping[str, Any]) -> Self:
@@ -206,7 +214,7 @@ class Recording:
             uuid=str(values["uuid"]),
             rig=Rig.from_dict(values["rig"], where=str(path)),
             hand=values["hand"],
-            provenance=dict(values["provenance"]),
+            provenance=dict(values.get("provenance", {})),
             attributes=dict(values.get("attributes", {})),
         )
 
@@ -285,11 +293,12 @@ def open_recording(path: Path, *, writable: bool = False) -> Recording:
             fix="restore zarr.json, or make the recording again",
         )
     recording = Recording._from_attributes(path, values)
-    if not (path / "labels").exists() and (path / "labels.new").exists():
-        (path / "labels.new").rename(path / "labels")  # cut off between two renames of `replace_labels`
     for name in ("frames", "crops", "labels"):
-        if (path / name).exists():
-            setattr(recording, name, Table.open(path / name, writable=writable))
+        folder = path / name
+        if name == "labels" and not folder.exists() and (path / "labels.old").exists():
+            folder = path / "labels.new"  # whole: cut off between the two renames of `replace_labels`
+        if folder.exists():
+            setattr(recording, name, Table.open(folder, writable=writable))
     if recording.frames is None:
         raise HandloomError(
             "The recording is incomplete",
@@ -307,7 +316,7 @@ def describe(recording: Recording) -> dict[str, Any]:
     split = frames.read("split")
     present = frames.read("present")
     labels = recording.labels
-    labelled = int(np.isfinite(labels.read("joints")).all((1, 2)).sum()) if labels else 0
+    labelled = int(np.isfinite(labels.read("joints")).any((1, 2)).sum()) if labels else 0
     located = int((recording.crops.read("center_source") > 0).any(1).sum()) if recording.crops else 0
     tables = {name: getattr(recording, name) for name in ("frames", "crops", "labels")}
     size = sum(file.stat().st_size for file in recording.path.rglob("*") if file.is_file())
@@ -328,7 +337,11 @@ def describe(recording: Recording) -> dict[str, Any]:
         "layout": recording.layout.name if recording.layout else None,
         "splits": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
         "sequences": len(np.unique(frames.read("sequence"))),
-        "tables": {name: sorted(table.columns) for name, table in tables.items() if table},
+        "tables": {
+            name: {"rows": table.committed, "unit_frames": table.unit_frames, "arrays": sorted(table.columns)}
+            for name, table in tables.items()
+            if table
+        },
         "bytes": size,
         "provenance": recording.provenance,
     }
@@ -362,5 +375,5 @@ def _is_recording(path: Path) -> bool:
 
 def _manifest(values: Mapping[str, Any]) -> str:
     """Hash of what the geometry rests on."""
-    kept = {name: values[name] for name in ("format", "version", "uuid", "kind", "hand", "rig")}
+    kept = {name: values.get(name) for name in ("format", "version", "uuid", "kind", "hand", "rig")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -11,6 +11,9 @@ CRC-32C, so one image can be read and one flipped bit found. The rules that keep
 Captures have one writer (`Appender`). Synthesis makes the shapes first (`resize`), then any process writes
 the units it owns (`write_unit` leaves a marker with a checksum) and the parent alone moves `committed`
 (`commit_prefix`).
+
+Zarr writes and keeps the description; rows with a chunk of their own are read by `shards.read_shard`, which
+takes a third of Zarr's time for a range and a ninth for scattered rows.
 """
 
 from __future__ import annotations
@@ -18,38 +21,25 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any, Final, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
 
+from .columns import COPY_AGAIN, Column, check_array, checksum, create_array
+from .durable import durable_store, flush, in_parallel, write_json
 from .errors import HandloomError
+from .shards import read_shard
 
 COMMIT_FILE: Final = "committed.json"
 LOCK_FILE: Final = ".writer"
 MARKERS: Final = "units"
-SHARDED_FROM_BYTES: Final = 1024
-"""Rows smaller than this are not worth a chunk each: their unit is one chunk."""
 
 Rows = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One array of a table: rows of `shape` and `dtype`."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    fill: int | float = 0
-    codec: Literal["capture", "synthesis"] = "synthesis"
-    """lz4 keeps up with cameras, zstd-1 packs rendered depth to a tenth."""
 
 
 class Table:
@@ -60,43 +50,43 @@ class Table:
         self.columns: dict[str, Column] = {column.name: column for column in columns}
         self.unit_frames = unit_frames
         self._group = group
+        self._arrays: dict[str, zarr.Array[Any]] = {}
         self._committed = _read_committed(path)
         self._lock: int | None = None
 
     @classmethod
-    def create(
-        cls, path: Path, columns: Sequence[Column], *, unit_frames: int, attributes: Mapping[str, Any]
-    ) -> Self:
+    def create(cls, path: Path, columns: Sequence[Column], *, unit_frames: int, attributes: Mapping[str, Any]) -> Self:
         """An empty table in a new group at `path`."""
-        group = zarr.create_group(path)
-        for column in columns:
-            parent = Path(column.name).parent
-            if str(parent) != "." and str(parent) not in group:
-                group.create_group(str(parent))
-            _create_array(group, column, unit_frames)
         described = {"unit_frames": unit_frames, "columns": [asdict(column) for column in columns]}
-        group.update_attributes({**attributes, **described})
-        _write_committed(path, 0)
-        return cls(path, columns, unit_frames, group)
+        group = zarr.create_group(path, attributes={**attributes, **described})
+        for column in columns:
+            create_array(group, column, unit_frames)
+        write_json(path / COMMIT_FILE, {"rows": 0})
+        return cls(path, columns, unit_frames, zarr.open_group(durable_store(path)))
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> Self:
         """The table at `path`.
 
         Raises:
-            HandloomError: it is missing or its description cannot be read.
+            HandloomError: it is missing, its description cannot be read, or files of committed rows are gone.
         """
         try:
-            group = zarr.open_group(path, mode="r+" if writable else "r")
-            columns = [
-                Column(**{**entry, "shape": tuple(entry["shape"])}) for entry in _list(group.attrs["columns"])
-            ]
+            group = zarr.open_group(durable_store(path), mode="r+") if writable else zarr.open_group(path, mode="r")
+            columns = [Column(**{**entry, "shape": tuple(entry["shape"])}) for entry in _list(group.attrs["columns"])]
             unit_frames = int(str(group.attrs["unit_frames"]))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise HandloomError(
                 "A table of the recording cannot be opened", where=str(path), why=str(error) or repr(error)
             ) from error
-        return cls(path, columns, unit_frames, group)
+        table = cls(path, columns, unit_frames, group)
+        for column in columns:
+            check_array(path, column, table.committed)
+            there = {file.name for file in (path / column.name).iterdir()}
+            for unit in range(-(-table.committed // unit_frames)):
+                if PurePath(column.unit_key(unit)).name not in there:
+                    raise table._lost(column, unit)
+        return table
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -111,6 +101,7 @@ class Table:
     def refresh(self) -> int:
         """Look again how many rows another process has committed."""
         self._committed = _read_committed(self.path)
+        self._arrays.clear()  # they know the shape they were opened with
         return self._committed
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -122,45 +113,73 @@ class Table:
             HandloomError: a shard is missing or a checksum does not match.
         """
         start, stop = max(start, 0), self._committed if stop is None else min(stop, self._committed)
-        if stop <= start:
-            column = self.columns[name]
-            return np.zeros((0, *column.shape), column.dtype)
-        for unit in range(start // self.unit_frames, -(-stop // self.unit_frames)):
-            if not self._chunk_path(name, unit).exists():
-                first = unit * self.unit_frames
-                raise HandloomError(
-                    f"'{name}' has lost rows {first} to {min(first + self.unit_frames, self._committed) - 1}",
-                    where=str(self.path),
-                    why="the file of that unit is missing though the rows were committed",
-                    fix="copy the recording again, or record or synthesise it again",
-                )
-        try:
-            return np.asarray(self._array(name)[start:stop])
-        except Exception as error:  # codecs raise what they like: ValueError, RuntimeError, struct.error
-            raise self._damage(name, start, stop) from error
+        return self.read_rows(name, range(start, max(start, stop)))
+
+    def read_rows(self, name: str, rows: Iterable[int]) -> NDArray[Any]:
+        """The given rows of one array, in their order; all of them committed.
+
+        Costs 0.04 ms a 192² crop; rows of one unit that follow each other share the opening of their file.
+
+        Raises:
+            HandloomError: a shard is missing or a checksum does not match.
+        """
+        column, wanted = self.columns[name], np.fromiter(rows, np.int64)
+        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self._committed), "rows beyond `committed`"
+        read = self._read_shards if column.sharded else self._read_small
+        return read(column, wanted)
+
+    def _read_shards(self, column: Column, wanted: NDArray[np.int64]) -> NDArray[Any]:
+        out = np.empty((len(wanted), *column.shape), column.dtype)
+        bad: list[int] = []
+        for unit, part in _runs(wanted // self.unit_frames):
+            first = unit * self.unit_frames
+            try:
+                path = self.path / column.unit_key(unit)
+                lost = read_shard(path, self.unit_frames, (wanted[part] - first).tolist(), out[part])
+            except FileNotFoundError as error:
+                raise self._lost(column, unit) from error
+            bad += [first + row for row in lost]
+        if bad:
+            raise self._damaged(column.name, sorted(set(bad)))
+        return out
+
+    def _read_small(self, column: Column, wanted: NDArray[np.int64]) -> NDArray[Any]:
+        out = np.empty((len(wanted), *column.shape), column.dtype)
+        for unit, part in _runs(wanted // self.unit_frames):
+            first = unit * self.unit_frames
+            if not (self.path / column.unit_key(unit)).exists():
+                raise self._lost(column, unit)
+            last = min(first + self.unit_frames, self._committed)
+            try:
+                values = np.asarray(self._array(column.name)[first:last])
+            except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
+                raise self._damaged(column.name, list(range(first, last))) from error
+            out[part] = values[wanted[part] - first]
+        return out
 
     def iter_units(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """The committed rows unit by unit: first row and the named arrays."""
         for start in range(0, self._committed, self.unit_frames):
             yield start, {name: self.read(name, start, start + self.unit_frames) for name in names}
 
-    def _damage(self, name: str, start: int, stop: int) -> HandloomError:
-        """Name the rows that cannot be decoded, one by one."""
-        bad = [row for row in range(start, stop) if not self._decodes(name, row)]
-        rows = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
+    def _lost(self, column: Column, unit: int) -> HandloomError:
+        first = unit * self.unit_frames
+        last = min(first + self.unit_frames, self._committed) - 1
         return HandloomError(
-            f"'{name}' is damaged in row{'s' if len(bad) > 1 else ''} {rows or f'{start} to {stop - 1}'}",
-            where=str(self.path),
-            why="the bytes on the disk do not match their checksum",
-            fix="copy the recording again, or record or synthesise it again",
+            f"The recording is truncated: '{column.name}' has lost rows {first} to {last}",
+            where=str(self.path / column.unit_key(unit)),
+            why="the file of these rows is gone though they were committed",
+            fix=COPY_AGAIN,
         )
 
-    def _decodes(self, name: str, row: int) -> bool:
-        try:
-            self._array(name)[row : row + 1]
-        except Exception:
-            return False
-        return True
+    def _damaged(self, name: str, rows: list[int]) -> HandloomError:
+        said = ", ".join(map(str, rows)) if len(rows) <= 8 else f"{rows[0]} to {rows[-1]}, {len(rows)} in all"
+        return HandloomError(
+            f"'{name}' is damaged in row{'s' if len(rows) > 1 else ''} {said}",
+            where=str(self.path / name),
+            why="the bytes on the disk do not match their checksum",
+            fix=COPY_AGAIN,
+        )
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -189,21 +208,26 @@ class Table:
             self._lock = None
 
     def resize(self, rows: int) -> None:
-        """Make room for `rows` rows in every array without committing any."""
-        for name, column in self.columns.items():
-            self._array(name).resize((rows, *column.shape))
+        """Make room for `rows` rows in every array without committing any; never fewer than are committed."""
+        assert rows >= self._committed
 
-    def write_unit(self, unit: int, rows: Rows, *, marker: bool = False) -> str:
-        """Write one whole unit of every array and flush it to the disk; gives the checksum of its rows.
+        def grow(column: Column) -> None:
+            # Not Array.resize: its write would not be flushed before it replaces the description.
+            path = self.path / column.name / "zarr.json"
+            write_json(path, json.loads(path.read_text()) | {"shape": [rows, *column.shape]})
+
+        in_parallel(grow, self.columns.values())
+        self._arrays.clear()
+
+    def write_unit(self, unit: int, rows: Rows, *, marker: bool = False) -> None:
+        """Write one whole unit of every array; it lies on the disk when this returns.
 
         Args:
             unit: the unit's number; it holds the rows from `unit * unit_frames`.
             rows: all columns, `unit_frames` rows each; fewer only where they are the table's last.
             marker: leave a marker with the checksum, for `commit_prefix`.
         """
-        assert set(rows) == set(self.columns), (
-            f"columns {set(rows) ^ set(self.columns)} do not match the table's"
-        )
+        assert set(rows) == set(self.columns), f"columns {set(rows) ^ set(self.columns)} do not match the table's"
         counts = {len(values) for values in rows.values()}
         assert len(counts) == 1, f"columns of different lengths: {counts}"
         (count,) = counts
@@ -212,37 +236,46 @@ class Table:
         assert 0 < count <= self.unit_frames, f"{count} rows do not fit a unit of {self.unit_frames}"
         assert start + count <= length, f"unit {unit} lies outside the table's {length} rows: resize first"
         assert count == self.unit_frames or start + count == length, "only the last unit may be short"
+        values = {name: np.ascontiguousarray(rows[name], column.dtype) for name, column in self.columns.items()}
         for name, column in self.columns.items():
-            values = np.ascontiguousarray(rows[name], column.dtype)
-            assert values.shape[1:] == column.shape, f"{name}: rows of {values.shape[1:]}, not {column.shape}"
+            assert values[name].shape[1:] == column.shape, f"{name}: rows of {values[name].shape[1:]}"
+            self._array(name)  # opened before the threads would do it at once
+
+        def put(name: str) -> None:
             if start >= self._committed:
                 # What an interrupted writer left may be torn, and Zarr reads a shard before it fills part of it.
-                self._chunk_path(name, unit).unlink(missing_ok=True)
-            self._array(name)[start : start + count] = values
-            self._flush_to_disk(name, unit)
-        checksum = _checksum(self.columns.values(), rows)
+                (self.path / self.columns[name].unit_key(unit)).unlink(missing_ok=True)
+            self._array(name)[start : start + count] = values[name]
+
+        in_parallel(put, self.columns)
         if marker:
-            folder = self.path / MARKERS
-            folder.mkdir(exist_ok=True)
-            _write_atomically(folder / f"{unit}.json", {"rows": count, "checksum": checksum})
-        return checksum
+            value = {"rows": count, "checksum": checksum(values[name] for name in self.columns)}
+            write_json(self.path / MARKERS / f"{unit}.json", value)
 
     def commit(self, rows: int) -> None:
         """Declare the first `rows` rows safe to read."""
-        for name in self.columns:
-            _fsync(self.path / name / "zarr.json")
-        _write_committed(self.path, rows)
+        if self._committed == 0:
+            self._flush_descriptions()
+        write_json(self.path / COMMIT_FILE, {"rows": rows})
         self._committed = rows
+
+    def _flush_descriptions(self) -> None:
+        """Once: what was made with the table and the recording, and the folders they lie in."""
+        recording = self.path.parent
+        names = {Path(name) for name in self.columns} | {Path(name).parent for name in self.columns} | {Path()}
+        folders = [self.path / name for name in names]
+        files = [path for path in (*(f / "zarr.json" for f in folders), recording / "zarr.json") if path.exists()]
+        in_parallel(flush, [*files, *folders, recording, recording.parent])
 
     def marked(self, unit: int) -> bool:
         """Whether the unit has been written whole: its marker is there and its rows match the checksum."""
         try:
             marker = json.loads((self.path / MARKERS / f"{unit}.json").read_text())
             start, count = unit * self.unit_frames, int(marker["rows"])
-            rows = {name: np.asarray(self._array(name)[start : start + count]) for name in self.columns}
-        except Exception:  # a torn marker or shard is as good as none: the unit is written again
-            return False
-        return bool(_checksum(self.columns.values(), rows) == marker["checksum"])
+            rows = (np.asarray(self._array(name)[start : start + count]) for name in self.columns)
+            return bool(checksum(rows) == marker["checksum"])
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError):
+            return False  # a torn marker or shard is as good as none: the unit is written again
 
     def commit_prefix(self, done: set[int]) -> int:
         """Commit the units that are `done` from the first on, without a gap; gives the committed rows."""
@@ -256,20 +289,10 @@ class Table:
         return self._committed
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        # The configuration is not stored with the array: without it a unit of zeros would leave no file.
-        return self._group[name].with_config({"write_empty_chunks": True})
-
-    def _flush_to_disk(self, name: str, unit: int) -> None:
-        path = self._chunk_path(name, unit)
-        _fsync(path)
-        for folder in path.parents:  # a file is durable only once its folders are
-            if folder == self.path / name:
-                break
-            _fsync(folder)
-
-    def _chunk_path(self, name: str, unit: int) -> Path:
-        zeros = "/0" * len(self.columns[name].shape)
-        return self.path / name / f"c/{unit}{zeros}"
+        if name not in self._arrays:
+            # The configuration is not stored with the array: without it a unit of zeros would leave no file.
+            self._arrays[name] = self._group[name].with_config({"write_empty_chunks": True})
+        return self._arrays[name]
 
 
 class Appender:
@@ -283,13 +306,16 @@ class Appender:
         self.table = table
         table.lock()
         table.refresh()
-        whole = table.committed // table.unit_frames * table.unit_frames
-        self._unit = whole // table.unit_frames
-        # The short last unit of an earlier writer is read back, so that its shard can be written whole again.
-        self._pending: dict[str, list[NDArray[Any]]] = {
-            name: [table.read(name, whole)] if table.committed > whole else [] for name in table.columns
-        }
-        self._count = table.committed - whole
+        self._unit, self._count = divmod(table.committed, table.unit_frames)
+        self._failed = False
+        self._pending: dict[str, list[NDArray[Any]]] = {name: [] for name in table.columns}
+        if self._count:  # the short last unit of an earlier writer, whose shard is to be written whole again
+            try:
+                for name, parts in self._pending.items():
+                    parts.append(table.read(name, self._unit * table.unit_frames))
+            except HandloomError:
+                table.unlock()
+                raise
         self.rows = table.committed
         """Rows given so far, committed or not."""
 
@@ -307,19 +333,24 @@ class Appender:
             self._flush(self.table.unit_frames)
 
     def _flush(self, count: int) -> None:
-        joined = {name: np.concatenate(parts) for name, parts in self._pending.items()}
         start = self._unit * self.table.unit_frames
+        joined = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in self._pending.items()}
+        self._failed = True
         self.table.resize(start + count)
         self.table.write_unit(self._unit, {name: values[:count] for name, values in joined.items()})
         self.table.commit(start + count)
+        self._failed = False
         self._pending = {name: [values[count:]] for name, values in joined.items()}
         self._count -= count
         self._unit += 1
 
     def close(self) -> None:
-        """Write what is left as a short unit and let others write."""
+        """Write what is left as a short unit and let others write.
+
+        Where writing has failed already, as on a full disk, what was committed stays as it is.
+        """
         try:
-            while self._count:
+            while self._count and not self._failed:
                 self._flush(min(self._count, self.table.unit_frames))
         finally:
             self.table.unlock()
@@ -327,41 +358,17 @@ class Appender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, OSError):
-            self.table.unlock()  # the disk refused already: what was committed stays as it is
-        else:
-            self.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _create_array(group: zarr.Group, column: Column, unit_frames: int) -> None:
-    row_bytes = int(np.prod(column.shape, dtype=np.int64)) * np.dtype(column.dtype).itemsize
-    sharded = row_bytes >= SHARDED_FROM_BYTES
-    outer = (unit_frames, *(max(n, 1) for n in column.shape))
-    blosc = BloscCodec(
-        cname="lz4" if column.codec == "capture" else "zstd",
-        clevel=1 if column.codec == "synthesis" else 5,
-        shuffle="shuffle",
-        typesize=np.dtype(column.dtype).itemsize,
-    )
-    group.create_array(
-        column.name,
-        shape=(0, *column.shape),
-        dtype=column.dtype,
-        chunks=(1, *outer[1:]) if sharded else outer,
-        shards=outer if sharded else None,
-        compressors=[blosc, Crc32cCodec()],
-        fill_value=column.fill,
-        # Else a unit of zeros would leave no file and could not be told from one that was lost.
-        config={"write_empty_chunks": True},
-    )
-
-
-def _checksum(columns: Sequence[Column] | Any, rows: Rows) -> str:
-    value = 0
-    for column in columns:
-        value = zlib.crc32(np.ascontiguousarray(rows[column.name], column.dtype).view(np.uint8).data, value)
-    return f"{value:08x}"
+def _runs(units: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+    """Each unit with the slice of neighbours that lie in it."""
+    ends = [*(np.flatnonzero(np.diff(units)) + 1).tolist(), len(units)] if len(units) else []
+    start = 0
+    for end in ends:
+        yield int(units[start]), slice(start, end)
+        start = end
 
 
 def _read_committed(path: Path) -> int:
@@ -372,31 +379,8 @@ def _read_committed(path: Path) -> int:
             "The recording does not say how many rows it holds",
             where=str(path / COMMIT_FILE),
             why=f"the file is missing or torn ({type(error).__name__})",
-            fix="copy the recording again, whole",
+            fix=COPY_AGAIN,
         ) from error
-
-
-def _write_committed(path: Path, rows: int) -> None:
-    _write_atomically(path / COMMIT_FILE, {"rows": rows})
-
-
-def _write_atomically(path: Path, value: Mapping[str, Any]) -> None:
-    """Old or new, never half: write beside, flush, rename, flush the folder."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

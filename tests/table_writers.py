@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from handloom.stores.table import Appender, Column, Table
+from handloom.stores.columns import Column
+from handloom.stores.table import Appender, Table
 
 COLUMNS = (
     Column("crop", (2, 32, 32), "u2"),

@@ -75,9 +75,7 @@ def test_a_camera_name_cannot_leave_its_folder() -> None:
         Rig((Camera("../x", 4, 4, (1, 1, 1, 1)),))
 
 
-@pytest.mark.parametrize(
-    ("text", "said"), [("", "not a rig"), ("schema = ", "cannot be read"), (None, "no rig")]
-)
+@pytest.mark.parametrize(("text", "said"), [("", "not a rig"), ("schema = ", "cannot be read"), (None, "no rig")])
 def test_what_is_no_rig_file(tmp_path: Path, text: str | None, said: str) -> None:
     path = tmp_path / "rig.toml"
     if text is not None:

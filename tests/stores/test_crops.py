@@ -57,6 +57,16 @@ def test_a_crop_of_a_crop_is_the_crop() -> None:
     assert np.abs(direct - twice).max() <= 1
 
 
+def test_half_a_pixel_off_everywhere_moves_nothing() -> None:
+    """At 64 px every sample of a stored crop falls between two pixels; rounding all up moved hands by 1.2 mm."""
+    stored_k = crop_k(CENTER, K, crop_px=192, window_mm=450.0)
+    stored = np.zeros((192, 192), np.uint16)
+    stored[76:116, 76:116] = 700  # a square around the middle
+    k = crop_k(CENTER, K, crop_px=64, window_mm=300.0)
+    v, u = np.nonzero(resample(stored, stored_k, k, width=64, height=64))
+    assert (u.mean(), v.mean()) == pytest.approx((31.5, 31.5), abs=0.05)
+
+
 def test_outside_the_frame_is_no_return() -> None:
     depth = np.full((480, 640), 700, np.uint16)
     crop, _ = take_crop(depth, K, [-380.0, 0.0, 700.0])

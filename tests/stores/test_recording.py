@@ -21,8 +21,7 @@ def fill(path: Path, rig: Rig, *, count: int = 5) -> Recording:
     present = np.ones((count, 2), np.uint8)
     present[1, 0] = 0
     depth = {
-        f"depth/{c.name}": np.broadcast_to(number[:, None, None] + 1, (count, c.height, c.width))
-        for c in rig.cameras
+        f"depth/{c.name}": np.broadcast_to(number[:, None, None] + 1, (count, c.height, c.width)) for c in rig.cameras
     }
     times = {name: np.where(present, both, -1) for name in ("t_device_ns", "t_host_ns", "frame_number")}
     row = dict.fromkeys(("frame_id", "subject", "sequence"), number) | {"split": number % 3}
@@ -42,9 +41,7 @@ def test_overwriting_spares_what_is_no_recording(rig: Rig, tmp_path: Path) -> No
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").write_text("years")
     with pytest.raises(HandloomError, match="not a recording"):
-        create_recording(
-            tmp_path / "thesis", kind="captured", rig=rig, hand="right", provenance={}, overwrite=True
-        )
+        create_recording(tmp_path / "thesis", kind="captured", rig=rig, hand="right", provenance={}, overwrite=True)
     assert (tmp_path / "thesis/chapter.tex").exists()
 
 
@@ -76,10 +73,35 @@ def test_labels_arrive_later_and_are_replaced_whole(rig: Rig, tmp_path: Path) ->
     assert sorted(p.name for p in (tmp_path / "r.zarr").iterdir()) == ["frames", "labels", "zarr.json"]
 
 
-def test_labels_cut_off_between_two_renames_are_found(rig: Rig, tmp_path: Path) -> None:
-    fill(tmp_path / "r.zarr", rig).replace_labels(np.zeros((5, 26, 3), np.float32), layout="openxr26")
-    (tmp_path / "r.zarr/labels").rename(tmp_path / "r.zarr/labels.new")
-    assert open_recording(tmp_path / "r.zarr").layout is not None
+def test_labels_cut_off_between_two_renames_are_the_new_ones(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "r.zarr"
+    fill(path, rig).replace_labels(np.full((5, 26, 3), 1, np.float32), layout="openxr26")
+    shutil.copytree(path / "labels", path / "labels.old")
+    open_recording(path).replace_labels(np.full((5, 26, 3), 2, np.float32), layout="openxr26")
+    shutil.copytree(path / "labels", path / "labels.old")
+    (path / "labels").rename(path / "labels.new")
+    read = open_recording(path)
+    assert read.labels is not None
+    assert (read.labels.read("joints") == 2).all()
+    read.replace_labels(np.full((5, 26, 3), 3, np.float32), layout="openxr26")
+    assert sorted(p.name for p in path.iterdir()) == ["frames", "labels", "zarr.json"]
+
+
+def test_first_labels_cut_off_half_way_are_none(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "r.zarr"
+    fill(path, rig).create_labels(layout="openxr26", folder="labels.new")
+    assert open_recording(path).labels is None
+    open_recording(path).replace_labels(np.zeros((5, 26, 3), np.float32), layout="openxr26")
+    assert open_recording(path).layout is not None
+
+
+def test_labels_have_one_writer(rig: Rig, tmp_path: Path) -> None:
+    frames = fill(tmp_path / "r.zarr", rig).frames
+    assert frames is not None
+    frames.lock()
+    with pytest.raises(HandloomError, match="Another process"):
+        open_recording(tmp_path / "r.zarr").replace_labels(np.zeros((5, 26, 3), np.float32), layout="openxr26")
+    frames.unlock()
 
 
 def test_training_needs_crops_and_says_how_to_get_them(rig: Rig, tmp_path: Path) -> None:
@@ -132,7 +154,7 @@ def test_what_cannot_be_read_is_said(rig: Rig, tmp_path: Path) -> None:
 def test_a_newer_recording_asks_for_a_newer_handloom(rig: Rig, tmp_path: Path) -> None:
     fill(tmp_path / "r.zarr", rig)
     edit(tmp_path / "r.zarr", version=2)
-    with pytest.raises(HandloomError, match="newer Handloom"):
+    with pytest.raises(HandloomError, match=r"newer Handloom[\s\S]*version is 2[\s\S]*pip install"):
         open_recording(tmp_path / "r.zarr")
 
 
@@ -149,4 +171,12 @@ def test_a_recording_without_frames_is_incomplete(rig: Rig, tmp_path: Path) -> N
     fill(tmp_path / "r.zarr", rig)
     shutil.rmtree(tmp_path / "r.zarr/frames")
     with pytest.raises(HandloomError, match="incomplete"):
+        open_recording(tmp_path / "r.zarr")
+
+
+@pytest.mark.parametrize("file", ["depth/right/zarr.json", "depth/right/c.1.0.0", "present/c.0.0", "zarr.json"])
+def test_a_truncated_recording_is_noticed_when_it_is_opened(rig: Rig, tmp_path: Path, file: str) -> None:
+    fill(tmp_path / "r.zarr", rig)
+    (tmp_path / "r.zarr/frames" / file).unlink()
+    with pytest.raises(HandloomError, match=r"truncated|cannot be opened"):
         open_recording(tmp_path / "r.zarr")

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from handloom.stores.errors import HandloomError
 from handloom.stores.table import Appender, Table
@@ -83,7 +85,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["crop", "depth/cam0", "time", "id"])
 def test_a_flipped_bit_is_reported_with_array_and_row(filled: Table, name: str) -> None:
-    shard = filled.path / name / "c/1" / "/".join("0" * len(filled.columns[name].shape))
+    shard = filled.path / filled.columns[name].unit_key(1)
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 1
     shard.write_bytes(data)
@@ -93,9 +95,38 @@ def test_a_flipped_bit_is_reported_with_array_and_row(filled: Table, name: str) 
 
 
 def test_a_lost_shard_is_not_read_as_zeros(filled: Table) -> None:
-    (filled.path / "crop/c/1/0/0/0").unlink()
+    (filled.path / filled.columns["crop"].unit_key(1)).unlink()
     with pytest.raises(HandloomError, match="'crop' has lost rows 8 to 15"):
         filled.read("crop")
+
+
+@pytest.mark.parametrize("left", [0, 3, 700, -1])
+def test_a_cut_shard_is_reported(filled: Table, left: int) -> None:
+    shard = filled.path / filled.columns["crop"].unit_key(1)
+    shard.write_bytes(shard.read_bytes()[:left])
+    with pytest.raises(HandloomError, match="'crop' is damaged in rows 8, 9, 10, 11, 12, 13, 14, 15"):
+        Table.open(filled.path).read("crop")
+    assert len(filled.read("crop", 16)) == 4
+
+
+def test_an_array_shorter_than_its_table_is_refused(filled: Table) -> None:
+    path = filled.path / "time/zarr.json"
+    path.write_text(path.read_text().replace("20,", "12,", 1))
+    with pytest.raises(HandloomError, match=r"'time' is not what its table says[\s\S]*12 rows[\s\S]*has 20"):
+        Table.open(filled.path)
+
+
+def test_scattered_rows_come_in_the_order_they_were_asked_for(filled: Table) -> None:
+    wanted = [17, 3, 3, 19, 0, 8]
+    for name in filled.columns:
+        assert (filled.read_rows(name, wanted) == filled.read(name)[wanted]).all()
+    assert filled.read_rows("crop", []).shape == (0, 2, 32, 32)
+
+
+def test_zarr_reads_what_we_read(filled: Table) -> None:
+    group = zarr.open_group(filled.path, mode="r")
+    for name in filled.columns:
+        assert (np.asarray(group[name])[:20] == filled.read(name)).all()
 
 
 def test_a_unit_of_zeros_is_kept(tmp_path: Path) -> None:
@@ -103,6 +134,29 @@ def test_a_unit_of_zeros_is_kept(tmp_path: Path) -> None:
     with Appender(table) as appender:
         appender.append({name: np.zeros_like(values) for name, values in rows(0, 8).items()})
     assert not Table.open(tmp_path / "t").read("crop").any()
+
+
+def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
+    table = make(tmp_path / "t")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up() -> None:
+        with Appender(table) as appender:
+            appender.append(rows(0, 12))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+            appender.append(rows(12, 12))
+
+    try:
+        with pytest.raises(OSError, match="too large"):
+            fill_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (Table.open(tmp_path / "t").read("id") == np.arange(8)).all()
+    with Appender(Table.open(tmp_path / "t", writable=True)) as appender:
+        appender.append(rows(8, 3))
+    read = Table.open(tmp_path / "t")
+    assert (read.read("crop")[:, 0, 0, 0] // 10 <= np.arange(11) + 5).all()
+    assert (read.read("depth/cam0")[:, 0, 0] == np.arange(11)).all()
 
 
 def test_a_torn_commit_is_said(filled: Table) -> None:
@@ -115,9 +169,7 @@ def test_units_of_two_processes_are_committed_in_order(tmp_path: Path) -> None:
     table = make(tmp_path / "t")
     table.resize(20)
     context = multiprocessing.get_context("spawn")
-    writers = [
-        context.Process(target=write_marked_unit, args=(table.path, u, n)) for u, n in ((2, 4), (1, 8))
-    ]
+    writers = [context.Process(target=write_marked_unit, args=(table.path, u, n)) for u, n in ((2, 4), (1, 8))]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -1,0 +1,104 @@
+"""The arrays of a table: what a column is, how Zarr lays it out, whether it is still what it was."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Final, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from .errors import HandloomError
+
+COPY_AGAIN: Final = "copy the recording again, whole, or record or synthesise it again"
+SHARDED_FROM_BYTES: Final = 1024
+"""Rows smaller than this are not worth a chunk each: their unit is one chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One array of a table: rows of `shape` and `dtype`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    fill: int | float = 0
+    codec: Literal["capture", "synthesis"] = "synthesis"
+    """lz4 keeps up with cameras, zstd-1 packs rendered depth to a tenth."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each row is a chunk of its own."""
+        row_bytes = int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return row_bytes >= SHARDED_FROM_BYTES
+
+    def unit_key(self, unit: int) -> str:
+        """Where the file of a unit lies, from the table's folder."""
+        return f"{self.name}/c.{unit}{'.0' * len(self.shape)}"
+
+
+def create_array(group: zarr.Group, column: Column, unit_frames: int) -> None:
+    """Add the array of a column, without rows, to a table's group."""
+    folder = PurePath(column.name).parent.as_posix()
+    if folder != "." and folder not in group:
+        group.create_group(folder)
+    outer = (unit_frames, *column.shape)
+    blosc = BloscCodec(
+        cname="lz4" if column.codec == "capture" else "zstd",
+        clevel=5 if column.codec == "capture" else 1,
+        shuffle="shuffle",
+        typesize=np.dtype(column.dtype).itemsize,
+    )
+    group.create_array(
+        column.name,
+        shape=(0, *column.shape),
+        dtype=column.dtype,
+        chunks=(1, *column.shape) if column.sharded else outer,
+        shards=outer if column.sharded else None,
+        compressors=[blosc, Crc32cCodec()],
+        fill_value=column.fill,
+        # One folder an array: every folder more has to be flushed too.
+        chunk_key_encoding={"name": "default", "separator": "."},
+    )
+
+
+def check_array(table: Path, column: Column, rows: int) -> None:
+    """Refuse an array that is not as its column says or shorter than the committed `rows`.
+
+    Raises:
+        HandloomError: it is so, or its description is gone.
+    """
+    where = table / column.name / "zarr.json"
+    try:
+        described = json.loads(where.read_text())
+        length, *shape = described["shape"]
+        kind = str(described["data_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HandloomError(
+            f"The recording is truncated: the description of '{column.name}' cannot be read",
+            where=str(where),
+            why=str(error),
+            fix=COPY_AGAIN,
+        ) from error
+    expected = np.dtype(column.dtype).name
+    if tuple(shape) != column.shape or kind != expected or length < rows:
+        raise HandloomError(
+            f"The array '{column.name}' is not what its table says",
+            where=str(where),
+            why=f"{length} rows of {tuple(shape)} {kind}; the table has {rows} of {column.shape} {expected}",
+            fix=COPY_AGAIN,
+        )
+
+
+def checksum(columns: Iterable[NDArray[Any]]) -> str:
+    """CRC-32 of the rows of all columns."""
+    value = 0
+    for values in columns:
+        value = zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, value)
+    return f"{value:08x}"

