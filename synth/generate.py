@@ -31,7 +31,7 @@ from . import sensor as sensors
 from .anatomy import builtin_hand
 from .config import BLOCK_FRAMES, SynthConfig
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand, mirror, pose_hand
-from .pose import sample_pose, sample_shape, sample_view
+from .pose import point_in_ball, random_rotation, root_at, sample_poses, sample_shape
 from .render import Renderer, open_renderer
 from .views import Studio, blank, crop_rows, shoot
 
@@ -58,19 +58,14 @@ class Sample:
 
 def draw_samples(config: SynthConfig, hand: RiggedHand, start: int, stop: int) -> Sample:
     """Samples `start` to `stop`; sample k depends on the seed and k alone."""
-    count = stop - start
-    out = Sample(
-        np.zeros((count, POSE_SIZE)), np.zeros((count, ROOT_SIZE)), np.zeros((count, SHAPE_SIZE)),
-        np.zeros(count, np.int32),
-    )  # fmt: skip
-    for i in range(count):
-        rng = np.random.default_rng((config.seed, _FRAME, start + i))
-        subject = config.first_subject + int(rng.integers(config.subjects))
-        shape = _proportions(config.seed, subject)
-        out.subject[i], out.shape[i] = subject, shape
-        out.pose[i] = sample_pose(hand, rng, shape=shape)
-        out.root[i] = sample_view(hand, rng, shape=shape, radius_mm=config.volume_radius_mm)
-    return out
+    rngs = [np.random.default_rng((config.seed, _FRAME, k)) for k in range(start, stop)]
+    subject = np.array([config.first_subject + int(rng.integers(config.subjects)) for rng in rngs], np.int32)
+    shape = np.stack([_proportions(config.seed, int(who)) for who in subject])
+    blocks = [slice(low, low + BLOCK_FRAMES) for low in range(0, stop - start, BLOCK_FRAMES)]
+    pose = np.concatenate([sample_poses(hand, rngs[block], shape[block]) for block in blocks])
+    rotation = np.stack([random_rotation(rng) for rng in rngs])
+    palm = np.stack([point_in_ball(rng, config.volume_radius_mm) for rng in rngs])
+    return Sample(pose, root_at(hand, shape, rotation, palm), shape, subject)
 
 
 @lru_cache(maxsize=4096)
