@@ -116,8 +116,8 @@ def sample_poses(
     pending = np.arange(len(rngs))
     for _ in range(6):
         # The family is drawn anew each time, so that one that often collides does not use up the rounds.
-        families = [names[rngs[i].choice(len(names), p=odds / odds.sum())] for i in pending]
-        drawn = [draw(hand, family, rngs[i], CANDIDATES) for i, family in zip(pending, families, strict=True)]
+        families = [names[rngs[i].choice(len(names), p=odds / odds.sum())] for i in pending.tolist()]
+        drawn = [draw(hand, family, rngs[i], CANDIDATES) for i, family in zip(pending.tolist(), families, strict=True)]
         poses = np.concatenate(drawn)
         depth = self_collision_mm(hand, poses, np.repeat(shapes[pending], CANDIDATES, axis=0))
         depth, poses = depth.reshape(-1, CANDIDATES), poses.reshape(-1, CANDIDATES, POSE_SIZE)
