@@ -11,6 +11,7 @@ why the functions take `k` arrays rather than `Camera` objects.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ class Rig:
         if values.get("unit", "mm") != "mm":
             raise HandloomError("Rigs are in millimetres", where=where, why=f"unit = {values['unit']!r}")
         entries = values.get("camera")
-        if not isinstance(entries, list) or not entries:
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
             raise HandloomError("The rig lists no [[camera]]", where=where)
         return cls(tuple(Camera.from_dict(entry, where=f"{where}, camera {i}") for i, entry in enumerate(entries)))
 
@@ -230,7 +231,7 @@ def write_rig(rig: Rig, path: Path) -> None:
 def _toml(value: object) -> str:
     match value:
         case str():
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return json.dumps(value, ensure_ascii=False)
         case list():
             return "[" + ", ".join(_toml(item) for item in value) + "]"
         case _:

@@ -147,6 +147,8 @@ def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
                 fix="copy the image, or delete the line: a missing line is a dropped image",
             )
         numbers = [_number(row[name], int, f"{where}, {name}") for name in ("frame", "t_device_ns", "t_host_ns")]
+        if numbers[0] < 0 or any(abs(number) >= 2**63 for number in numbers):
+            raise HandloomError("A number is out of range", where=where, why="frames count from 0, times are int64 ns")
         image = FolderImage(numbers[0], rig.names.index(row["camera"]), file, numbers[1], numbers[2])
         key = (image.frame, image.camera)
         if key in images:

@@ -177,7 +177,7 @@ class Table:
         return HandloomError(
             f"'{name}' is damaged in row{'s' if len(rows) > 1 else ''} {said}",
             where=str(self.path / name),
-            why="the bytes on the disk do not match their checksum",
+            why="the bytes on the disk are missing or do not match their checksum",
             fix=COPY_AGAIN,
         )
 

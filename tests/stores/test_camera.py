@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def test_rig_and_camera_frames_undo_each_other(rig: Rig) -> None:
 
 
 def test_rig_toml_gives_the_same_rig_back(rig: Rig, tmp_path: Path) -> None:
+    rig = Rig((*rig.cameras, replace(rig.cameras[0], name="odd", serial='a"\\b\n\tü', k=(1 / 3, 1e-7, 1e17, 0.1))))
     write_rig(rig, tmp_path / "rig.toml")
     assert read_rig(tmp_path / "rig.toml") == rig
 
@@ -75,7 +77,16 @@ def test_a_camera_name_cannot_leave_its_folder() -> None:
         Rig((Camera("../x", 4, 4, (1, 1, 1, 1)),))
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "not a rig"), ("schema = ", "cannot be read"), (None, "no rig")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not a rig"),
+        ("schema = ", "cannot be read"),
+        (None, "no rig"),
+        ('schema = "handloom-rig/1"', "lists no"),
+        ('schema = "handloom-rig/1"\ncamera = [1]', "lists no"),
+    ],
+)
 def test_what_is_no_rig_file(tmp_path: Path, text: str | None, said: str) -> None:
     path = tmp_path / "rig.toml"
     if text is not None:

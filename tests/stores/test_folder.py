@@ -71,6 +71,8 @@ def read_all(folder: Path) -> None:
         ("frames.csv", "left/000000.png", "../../etc/passwd", "outside the folder|listed but not there"),
         ("frames.csv", "0,right", "0,left", "Two images of one frame"),
         ("frames.csv", ",7", ",7,8", "number of fields"),
+        ("frames.csv", "5,left", "-5,left", "out of range"),
+        ("frames.csv", "500,507", f"500,{2**63}", "out of range"),
         ("rig.toml", 'unit = "mm"', 'unit = "m"', "millimetres"),
         ("rig.toml", "width = 64", "width = 65", "disagrees with the rig"),
     ],

@@ -83,6 +83,11 @@ def test_labels_cut_off_between_two_renames_are_the_new_ones(rig: Rig, tmp_path:
     read = open_recording(path)
     assert read.labels is not None
     assert (read.labels.read("joints") == 2).all()
+    with pytest.raises(AssertionError):
+        read.replace_labels(np.zeros((5, 26, 2), np.float32), layout="openxr26")
+    kept = open_recording(path).labels
+    assert kept is not None
+    assert (kept.read("joints") == 2).all()
     read.replace_labels(np.full((5, 26, 3), 3, np.float32), layout="openxr26")
     assert sorted(p.name for p in path.iterdir()) == ["frames", "labels", "zarr.json"]
 

@@ -136,6 +136,33 @@ def test_a_unit_of_zeros_is_kept(tmp_path: Path) -> None:
     assert not Table.open(tmp_path / "t").read("crop").any()
 
 
+def test_a_row_that_was_never_written_is_not_zeros(filled: Table) -> None:
+    zarr.open_group(filled.path, mode="r+")["crop"][9] = 0  # Zarr drops a chunk that holds nothing but fill
+    with pytest.raises(HandloomError, match="'crop' is damaged in row 9"):
+        filled.read("crop")
+
+
+def test_a_torn_short_unit_is_written_again(tmp_path: Path) -> None:
+    table = make(tmp_path / "t")
+    table.resize(5)
+    table.write_unit(0, rows(0, 5))
+    shard = table.path / table.columns["crop"].unit_key(0)
+    shard.write_bytes(shard.read_bytes()[:100])
+    table.write_unit(0, rows(0, 5))
+    table.commit(5)
+    assert (table.read("crop") == rows(0, 5)["crop"]).all()
+
+
+def test_a_reader_follows_a_writer(filled: Table) -> None:
+    assert len(filled.read("id")) == 20
+    with Appender(Table.open(filled.path, writable=True)) as appender:
+        appender.append(rows(20, 10))
+    assert len(filled.read("id")) == 20
+    assert filled.refresh() == 30
+    for name in filled.columns:
+        assert (filled.read(name, 20) == rows(20, 10)[name]).all()
+
+
 def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
     table = make(tmp_path / "t")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -144,13 +171,17 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
         with Appender(table) as appender:
             appender.append(rows(0, 12))
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
-            appender.append(rows(12, 12))
+            try:
+                appender.append(rows(12, 12))
+            except OSError as error:
+                raise HandloomError("The disk is full") from error
 
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(HandloomError, match="is full"):  # the first error, not one of closing
             fill_up()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in (tmp_path / "t").rglob(".*")] == [".writer"]
     assert (Table.open(tmp_path / "t").read("id") == np.arange(8)).all()
     with Appender(Table.open(tmp_path / "t", writable=True)) as appender:
         appender.append(rows(8, 3))
