@@ -86,7 +86,7 @@ class Learner:
         stage, steps = stages[place]
         if stage != self._stage:
             self._enter(stage)
-        rate = self._rate(stage, step, steps if place == len(stages) - 1 else 0)
+        rate = self._rate(stage, step, steps, final=stage == "vae" or place == len(stages) - 1)
         match stage:
             case "vae":
                 terms = self._vae_step(step, rate)
@@ -123,13 +123,12 @@ class Learner:
             for name, part in trained.items()
         }
 
-    def _rate(self, stage: Stage, step: int, steps_of_last: int) -> float:
-        """Learning rate; in the last stage it may fall to zero at the end."""
+    def _rate(self, stage: Stage, step: int, steps: int, *, final: bool) -> float:
+        """Learning rate; where a stage leaves networks as they stay, it may fall to zero at the end."""
         config = self.config
         rates = {"vae": config.vae_rate, "gan": config.gan_rate, "align": config.align_rate}
-        rate = rates.get(stage, config.joint_rate)
-        cooling = config.cooldown * steps_of_last
-        return rate * min(1.0, (steps_of_last - step) / cooling) if cooling else rate
+        rate, cooling = rates.get(stage, config.joint_rate), config.cooldown * steps
+        return rate * min(1.0, (steps - step) / cooling) if final and cooling else rate
 
     # --- stage 1: the pose VAE ---
 

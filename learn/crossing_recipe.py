@@ -97,7 +97,8 @@ class CrossingConfig(TrainConfig):
     """Of `Ali` and of the heads: the spec gives one number for the stage."""
     joint_rate: float = Field(default=1e-3, gt=0)
     cooldown: float = Field(default=0.0, ge=0, le=1)
-    """Share of the last stage over which its learning rate falls to zero; the paper's is constant."""
+    """Share of the VAE's and of the last stage over which the learning rate falls to zero; the paper's is
+    constant."""
     beta1: float = Field(default=0.5, ge=0, lt=1)
     """Adam's first; its second is 0.999."""
 

@@ -73,8 +73,8 @@ def test_a_search_is_a_model_like_any_other(tmp_path: Path, recordings: Any) -> 
 
 
 def test_what_cannot_be_searched_is_refused(tmp_path: Path, recordings: Any, toy_data: MakeData) -> None:
+    config = preset("crossing", "quick", "paper-nearest", {"labels": 0})
     with pytest.raises(HandloomError, match="learns from labelled real frames"):
-        config = preset("crossing", "quick", "paper-nearest", {"labels": 0})
         train(config, synth=[], real=recordings.real, run_dir=tmp_path / "run")
     with pytest.raises(HandloomError, match="There is no preset"):
         preset("crossing", "swift", "nearest")
