@@ -200,6 +200,8 @@ class Table:
                 fix="wait until it has ended, or write to another --out",
             ) from error
         self._lock = handle
+        for left in self.path.rglob(".*.*"):  # what killed writers had not renamed yet
+            left.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Let others write."""

@@ -71,9 +71,11 @@ def test_a_killed_writer_loses_at_most_the_open_unit(tmp_path: Path) -> None:
     assert read.committed % 8 == 0
     assert (read.read("id") == np.arange(read.committed)).all()
     assert (read.read("depth/cam0")[:, 5, 5] == np.arange(read.committed)).all()
+    (tmp_path / "t/crop/.c.9.0.0.0.123.456").write_bytes(b"half")  # what a kill within a write leaves
     with Appender(Table.open(tmp_path / "t", writable=True)) as appender:
         appender.append(rows(read.committed, 4))
     assert read.refresh() == appender.rows
+    assert [file.name for file in (tmp_path / "t").rglob(".*")] == [".writer"]
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
