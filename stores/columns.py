@@ -19,6 +19,8 @@ from .errors import HandloomError
 COPY_AGAIN: Final = "copy the recording again, whole, or record or synthesise it again"
 SHARDED_FROM_BYTES: Final = 1024
 """Rows smaller than this are not worth a chunk each: their unit is one chunk."""
+BLOCK_BYTES: Final = 1 << 18
+"""Blosc's own choice is smaller: twice the time to decode, half as much again to encode, 4 % fewer bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def create_array(group: zarr.Group, column: Column, unit_frames: int) -> None:
         clevel=5 if column.codec == "capture" else 1,
         shuffle="shuffle",
         typesize=np.dtype(column.dtype).itemsize,
+        blocksize=BLOCK_BYTES,
     )
     group.create_array(
         column.name,

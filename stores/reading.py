@@ -1,7 +1,7 @@
 """Training reads: a recording's crops and labels, decoded once into arrays that stay in memory.
 
-A 192² crop takes 74 kB, so 16,000 of them fit 1.2 GB. Decoding costs 0.04 ms a crop, once; a random crop then
-costs 0.01 ms (`benchmarks/reads.py`).
+A 192² crop takes 74 kB, so 16,000 of them fit 1.2 GB. Decoding costs 0.03 to 0.1 ms a crop, once; a random
+crop then costs 0.005 ms (`benchmarks/reads.py`).
 """
 
 from __future__ import annotations
