@@ -60,6 +60,44 @@ CAPTURE_SENSOR: Final = StructuredLight(
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One training run."""
+
+    name: str
+    method: str
+    arm: str
+    title: str
+    synth: tuple[str, ...] = ()
+    """Synthetic recordings in the quickstart's folder."""
+    real: bool = True
+    """Whether the capture takes part."""
+    init: str = ""
+    """The run whose pre-trained networks it starts from."""
+
+
+RUNS: Final = (
+    Plan(
+        name="synthetic-only",
+        method="murauer",
+        arm="synthetic-only",
+        title="MURAUER, synthetic only",
+        synth=("synth.zarr",),
+        real=False,
+    ),
+    Plan(name="real-only", method="murauer", arm="real-only", title=f"MURAUER, {LABELS} labels only"),
+    Plan(
+        name="full",
+        method="murauer",
+        arm="full",
+        title="MURAUER, full",
+        synth=("synth.zarr", "twins.zarr"),
+        init="synthetic-only",
+    ),
+    Plan(name="crossing", method="crossing", arm="full", title="Crossing Nets", synth=("synth.zarr",)),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much of everything; the tests run a smaller loop."""
@@ -68,9 +106,8 @@ class Sizes:
     capture_frames: int = 1200
     sequence_frames: int = 60
     test_share: float = 0.25
-    murauer: Mapping[str, Any] = field(default_factory=dict)
-    """Overrides of MURAUER's quick preset."""
-    crossing: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By run, what differs from the quick preset."""
 
 
 @dataclass(slots=True)
@@ -202,23 +239,15 @@ def forget_labels(recording: Recording, count: int, *, seed: int) -> NDArray[np.
 
 def _train_all(tour: Tour, sizes: Sizes, say: Say) -> None:
     labels = {"labels": tour.out / "labelled_frames.txt", "seed": tour.seed}
-    murauer, crossing = dict(sizes.murauer), dict(sizes.crossing)
-    plans: list[tuple[str, str, str, dict[str, Any], list[Path], bool, str | None]] = [
-        ("synthetic-only", "murauer", "MURAUER, synthetic only", murauer, [tour.synth], False, None),
-        ("real-only", "murauer", f"MURAUER, {LABELS} labels only", murauer, [], True, None),
-        ("full", "murauer", "MURAUER, full", murauer, [tour.synth, tour.twins], True, "synthetic-only"),
-        ("full", "crossing", "Crossing Nets", crossing, [tour.synth], True, None),
-    ]
-    for arm, method, title, overrides, synth, real, init in plans:
-        name = arm if method == "murauer" else method
-        config = preset(method, "quick", arm, overrides | labels)
-        with _step(tour, name, f"Training {title}", say) as report:
+    for plan in RUNS:
+        config = preset(plan.method, "quick", plan.arm, {**labels, **sizes.overrides.get(plan.name, {})})
+        with _step(tour, plan.name, f"Training {plan.title}", say) as report:
             result = train(
                 config,
-                synth=synth,
-                real=tour.capture if real else None,
-                run_dir=tour.run(name),
-                init=tour.run(init) if init else None,
+                synth=[tour.out / name for name in plan.synth],
+                real=tour.capture if plan.real else None,
+                run_dir=tour.run(plan.name),
+                init=tour.run(plan.init) if plan.init else None,
                 progress=partial(_steps_done, report),
             )
             say(f"  {result.steps} steps")
