@@ -307,7 +307,7 @@ class Learner:
             "architecture": {"channels": config.channels, "latent": config.latent, "hidden": config.hidden},
             "n_labels": data.n_labels if self.arm.real else 0,
             "config": config.model_dump(mode="json"),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
@@ -360,12 +360,15 @@ def _health(
 def build_nets(description: Mapping[str, Any]) -> CrossingNets:
     """The networks of a described model, with fresh weights from PyTorch's generator."""
     layout = layout_named(description["layout"])
-    return CrossingNets(
+    nets = CrossingNets(
         input_px=description["input_px"],
         joints=len(layout),
         palm=layout.palm,
         **description["architecture"],
     )
+    # Channels last: a joint step on the CPU takes a fifth less.
+    nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return nets
 
 
 def pose_net(nets: CrossingNets, description: Mapping[str, Any]) -> PoseNet:

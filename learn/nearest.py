@@ -166,7 +166,7 @@ class Learner:
             "architecture": {"components": self.components, "known": self.known},
             "n_labels": data.n_labels,
             "config": config.model_dump(mode="json"),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
