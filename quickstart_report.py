@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +22,9 @@ from .learn.model import load_model
 from .learn.pages import evaluation_sections
 from .learn.report import Facts, Gallery, Report, Section, Text
 from .learn.views import predict_views
+from .quickstart import RUNS, Tour
 from .stores.reading import load_resident
 from .stores.recording import SPLITS, open_recording
-
-if TYPE_CHECKING:
-    from .quickstart import Tour
 
 CROP_PX: Final = 128
 CUBE_MM: Final = 300.0
@@ -97,13 +94,13 @@ def _views(tour: Tour) -> list[Any]:
 
 
 def _training(tour: Tour) -> Picture:
-    curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    for name in ("synthetic-only", "real-only", "full", "crossing"):
-        recorded = read_curves(tour.run(name))
-        for key, curve in recorded.items():
-            if key.split("/")[-1] == "pose" or key == "joint/pos":
-                curves[f"{name} {key}"] = curve
-    return training_chart(curves, ylabel="pose loss", log=True)
+    curves = {run.name: read_curves(tour.run(run.name)).get("train/mean_mm", ([], [])) for run in RUNS}
+    return training_chart(
+        curves,
+        ylabel="error on training batches (mm)",
+        log=True,
+        caption="Augmented batches, so above the final error.",
+    )
 
 
 def _latent(tour: Tour) -> list[Any]:

