@@ -97,8 +97,8 @@ def _rows(plain: PlainFolder, frames: list[int], by_frame: dict[int, list[Any]])
 def _write_labels(recording: Recording, plain: PlainFolder, frames: list[int]) -> None:
     unknown = np.full((len(OPENXR26), 3), np.nan, np.float32)
     joints = np.stack([plain.joints.get(frame, unknown) for frame in frames])
-    known: NDArray[np.bool_] = np.isfinite(joints).all(axis=2)
-    visible = np.repeat(known[:, None], len(plain.rig), axis=1)
+    known = np.asarray(np.isfinite(joints).all(axis=2))
+    visible = np.repeat(known[:, None], len(plain.rig), axis=1).astype(np.uint8)
     table = recording.create_labels(layout="openxr26", attributes={"source": "joints.csv"})
     with Appender(table) as appender:
         appender.append({"joints": joints, "visible": visible.astype(np.uint8)})
