@@ -237,7 +237,7 @@ def store_info(recording: Path, as_json: bool) -> None:
 @click.option("--synth", type=FOLDER, multiple=True, help="Synthetic recordings, twins among them.")
 @click.option("--real", type=FOLDER, help="The captured recording.")
 @click.option("--val", type=FOLDER, help="Labelled recording to watch; it chooses nothing.")
-@click.option("--labels", help="How many labelled real frames to use, or a file with a frame_id a line.")
+@click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file of frame_ids.")
 @click.option("--layout", help="Points to predict.")
 @click.option("--init", type=FOLDER, help="Run whose pre-trained networks to start from.")
 @click.option("--run", "run_dir", type=FOLDER, required=True, help="Folder of the run.")

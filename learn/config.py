@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Preset = Literal["quick", "fast", "paper"]
+Percent = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,9 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Seeds the initial weights, every draw and every augmentation."""
 
-    labels: int | Path | None = Field(default=None, union_mode="left_to_right")
-    """How many labelled real frames training may see (drawn by `label_seed`), or a file with one frame_id
-    a line; None: all there are."""
+    labels: int | Percent | Path | None = Field(default=None, union_mode="left_to_right")
+    """How many labelled real frames training may see (drawn by `label_seed`), as a number or as a share of
+    those there are ('5%'), or a file with one frame_id a line; None: all there are."""
     label_seed: int = Field(default=0, ge=0)
     """Draws the labelled frames; the subset of a smaller n lies inside that of a larger one."""
     unlabelled_share: float = Field(default=1.0, ge=0, le=1)

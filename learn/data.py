@@ -251,10 +251,11 @@ def _choose_labels(config: TrainConfig, data: Resident, recording: Recording) ->
     match config.labels:
         case None:
             return available
-        case int(n):
+        case int() | str() as asked:
+            n = asked if isinstance(asked, int) else round(float(asked[:-1]) / 100 * len(available))
             if not 0 <= n <= len(available):
                 raise HandloomError(
-                    f"--labels {n} asks for more labelled frames than there are",
+                    f"--labels {asked} asks for more labelled frames than there are",
                     where=str(recording.path),
                     why=f"{len(available)} of its {len(data)} training frames carry labels and show a hand",
                     fix=f"give a number from 0 to {len(available)}",

@@ -172,6 +172,10 @@ def test_more_labels_include_fewer(recordings: SimpleNamespace) -> None:
     assert chosen[0] < chosen[1]
     other = load_training_data(tiny("real-only", labels=9, label_seed=5), synth=[], real=recordings.real, device=CPU)
     assert set(other.sources["labelled_frames"]) != chosen[1]
+    share = load_training_data(tiny("real-only", labels="12.5%"), synth=[], real=recordings.real, device=CPU)
+    assert set(share.sources["labelled_frames"]) == chosen[0], "12.5 % of 24 training frames"
+    with pytest.raises(HandloomError, match="asks for more labelled frames"):
+        load_training_data(tiny("real-only", labels="150%"), synth=[], real=recordings.real, device=CPU)
 
 
 def test_twins_are_found_and_may_be_incomplete(recordings: SimpleNamespace) -> None:
