@@ -28,15 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..stores.camera import Camera, Rig
+from ..stores.camera import Rig
 from ..stores.errors import HandloomError, missing_extra
 from ..synth.anatomy import builtin_hand
 from ..synth.hand import POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, WRIST, RiggedHand, mirror, pose_hand
 from ..synth.pose import MotionStyle, sample_shape, sample_trajectory
-from ..synth.raster import rasterise
+from ..synth.render import open_renderer
 from ..synth.rigs import ring_rig
 from ..synth.rotation import rotation_vector
-from ..synth.sensor import StructuredLight, apply
+from ..synth.scene import in_camera, render_frame
+from ..synth.sensor import StructuredLight
 from .realsense import SoftwareCamera, load_sdk
 from .source import Image, Moment
 from .stage import Mesh, axes_of, joined, resting_hand, room, shoulder, sleeve
@@ -132,6 +133,10 @@ class VirtualRig:
         if config.transport == "software_device" and not has_sdk:
             raise missing_extra("pyrealsense2", "realsense")
         self._transport = "rs.software_device" if has_sdk and config.transport != "direct" else "direct"
+        for camera in self._rig.cameras:
+            if any(camera.dist):
+                raise HandloomError("The virtual rig renders cameras without distortion only", where=camera.name)
+        self._renderer = open_renderer("raster")
         self._times = _Times(config, len(self._rig))
         self._stop = threading.Event()
         self._queue: queue.Queue[Image | None] = queue.Queue(QUEUE_IMAGES)
@@ -227,12 +232,15 @@ class VirtualRig:
         return [sample_shape(np.random.default_rng([self.config.seed, 1, s])) for s in range(self.config.subjects)]
 
     @cached_property
-    def _room(self) -> list[NDArray[np.float32]]:
-        """Clean depth of all that does not move, by camera."""
+    def _room(self) -> list[NDArray[np.float32] | None]:
+        """Clean depth of all that does not move, by camera; None without a scene."""
         if not self.config.scene:
-            return [np.zeros((c.height, c.width), np.float32) for c in self._rig.cameras]
+            return [None for _ in self._rig.cameras]
         mesh = room(self._rig)
-        return [_depth_of(mesh, camera) for camera in self._rig.cameras]
+        return [
+            self._renderer.render(in_camera(c, mesh.vertices), mesh.faces, np.array(c.k), c.width, c.height).depth_mm
+            for c in self._rig.cameras
+        ]
 
     @cached_property
     def _trajectories(self) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -280,11 +288,9 @@ class VirtualRig:
         for view, camera in enumerate(self._rig.cameras):
             if self._times.lost[k, view]:
                 continue
-            moving, still = _depth_of(mesh, camera), self._room[view]
-            clean = np.where((moving > 0) & ((still == 0) | (moving < still)), moving, still)
-            depth = apply(
-                self.config.sensor, clean, camera.k,
-                depth_unit_mm=camera.depth_unit_mm, seed=self.config.seed, frame=k, view=view,
+            depth = render_frame(
+                self._renderer, camera, mesh.vertices, mesh.faces,
+                background=self._room[view], sensor=self.config.sensor, seed=self.config.seed, frame=k, view=view,
             )  # fmt: skip
             device, host = int(self._times.device_ns[k, view]), int(self._times.host_ns[k, view])
             images.append(Image(view, depth, device, host, k + 1))
@@ -392,13 +398,6 @@ class _Stump:
         direction = (middle - wrist) / np.linalg.norm(middle - wrist)
         beside = ring - middle - np.outer((ring - middle) @ direction, direction)
         return middle, direction, float(np.percentile(np.linalg.norm(beside, axis=1), 90))
-
-
-def _depth_of(mesh: Mesh, camera: Camera) -> NDArray[np.float32]:
-    if camera.dist_model != "none" and any(camera.dist):
-        raise HandloomError("The virtual rig renders cameras without distortion only", where=camera.name)
-    depth, _ = rasterise(camera.to_camera(mesh.vertices), mesh.faces, np.array(camera.k), camera.width, camera.height)
-    return depth
 
 
 def _style(motion: Motion, rig: Rig, side: Literal["right", "left"]) -> MotionStyle:

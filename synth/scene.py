@@ -7,8 +7,6 @@ Cost of a frame: 0.3 ms at 320 × 240 without background, 2.5 ms with one (the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any, Final
 
@@ -24,63 +22,6 @@ F32 = NDArray[np.float32]
 
 NEAR_MM: Final = 50.0
 """A hand reaching nearer than this to the camera is drawn on the whole frame."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mesh:
-    """Vertices (N, 3) float32 mm in the rig's frame and faces (F, 3) int32."""
-
-    vertices: F32
-    faces: NDArray[np.int32]
-
-
-def box(center_mm: Sequence[float], size_mm: Sequence[float]) -> Mesh:
-    """A box with its sides along the rig's axes."""
-    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
-    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-    faces = [face for a, b, c, d in quads for face in ((a, b, c), (a, c, d))]
-    vertices = np.asarray(center_mm, np.float32) + signs * np.asarray(size_mm, np.float32) / 2
-    return Mesh(vertices.astype(np.float32), np.array(faces, np.int32))
-
-
-def ellipsoid(center_mm: Sequence[float], radii_mm: Sequence[float], *, rings: int = 16) -> Mesh:
-    """An ellipsoid with its axes along the rig's, poles at ±y."""
-    around = 2 * rings
-    theta = np.linspace(0, np.pi, rings + 1)[:, None]
-    phi = np.arange(around)[None] / around * 2 * np.pi
-    sphere = np.stack(
-        np.broadcast_arrays(np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)), axis=-1
-    )
-    i, j = (index.ravel() for index in np.mgrid[:rings, :around])
-    a, b = i * around + j, i * around + (j + 1) % around
-    faces = np.concatenate([np.stack([a, b, a + around], 1), np.stack([b, b + around, a + around], 1)])
-    vertices = np.asarray(center_mm) + sphere.reshape(-1, 3) * np.asarray(radii_mm)
-    return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
-
-
-def desk(*, table_mm: float = 260.0, wall_mm: float = 1400.0, person_mm: float = 520.0) -> tuple[Mesh, ...]:
-    """A place to sit: a table below the volume, the person's trunk and head behind it, a room around them.
-
-    Args:
-        table_mm: from the volume's centre down to the table's top.
-        wall_mm: back to the wall; the side walls are half as far again.
-        person_mm: back to the middle of the trunk.
-    """
-    depth = 2.0 * wall_mm + 800
-    return (
-        box((0, table_mm + 20, 150), (1400, 40, 800)),
-        ellipsoid((60, 160, person_mm), (210, 340, 120)),
-        ellipsoid((60, -300, person_mm), (80, 115, 95)),
-        box((0, -200, wall_mm - depth / 2), (3.0 * wall_mm, 2.0 * wall_mm, depth)),
-    )
-
-
-def background(renderer: Renderer, camera: Camera, meshes: Sequence[Mesh]) -> F32:
-    """(H, W) float32 mm: what `camera` sees of meshes in the rig's frame, 0 = nothing."""
-    first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
-    vertices = np.concatenate([mesh.vertices for mesh in meshes])
-    faces = np.concatenate([mesh.faces + start for mesh, start in zip(meshes, first[:-1], strict=True)])
-    return renderer.render(in_camera(camera, vertices), faces, np.array(camera.k), camera.width, camera.height).depth_mm
 
 
 def in_camera(camera: Camera, vertices_rig: NDArray[Any]) -> F32:
@@ -124,7 +65,7 @@ def render_frame(
         camera: that looks at it.
         vertices_rig: (N, 3) mm of the hand's mesh in the rig's frame.
         faces: (F, 3) of it.
-        background: (H, W) mm of what does not move, from `background`.
+        background: (H, W) mm of what does not move, drawn once by any renderer; None: nothing stands there.
         sensor: None gives exact depth.
         seed: of the sensor's noise.
         frame: index of the frame.
