@@ -32,7 +32,9 @@ from ..stores.locate import (
     point_cloud,
     probability,
 )
-from ..stores.palm import Calibration, Candidate, Example, calibrate
+from ..stores.palm import Calibrations, Candidate
+from ..stores.palm_calibration import Example, calibrate
+from ..stores.palm_values import BUILT_IN
 from ..stores.recording import CENTER_SOURCES, Recording, open_recording
 from ..stores.table import Appender
 from .record import Progress
@@ -106,7 +108,7 @@ def locate(
     return _write(recording, followed, tell)
 
 
-def calibration_from(path: Path, *, rows: int = 400) -> Calibration:
+def calibration_from(path: Path, *, rows: int = 400) -> Calibrations:
     """The palm's correction for the rig of a synthetic recording, fitted to its first rows.
 
     Raises:
@@ -120,7 +122,7 @@ def calibration_from(path: Path, *, rows: int = 400) -> Calibration:
     joints = recording.labels.read("joints", 0, rows)
     assert recording.frames is not None
     present = recording.frames.read("present", 0, rows) > 0
-    return calibrate(list(_examples(recording, depth, k, joints, present)))
+    return calibrate(_examples(recording, depth, k, joints, present), base=BUILT_IN)
 
 
 def _examples(
@@ -151,7 +153,7 @@ def _examples(
 
 
 def _candidates(
-    recording: Recording, calibration: Calibration | None, jobs: int, tell: Callable[[int], None]
+    recording: Recording, calibration: Calibrations | None, jobs: int, tell: Callable[[int], None]
 ) -> list[list[Candidate]]:
     """Candidates of every set."""
     backgrounds = _backgrounds(recording)
@@ -172,13 +174,13 @@ def _candidates(
     return found
 
 
-def _candidates_task(task: tuple[Path, int, list[Any], Calibration | None]) -> list[list[Candidate]]:
+def _candidates_task(task: tuple[Path, int, list[Any], Calibrations | None]) -> list[list[Candidate]]:
     path, start, backgrounds, calibration = task
     return _candidates_of(open_recording(path), start, backgrounds, calibration)
 
 
 def _candidates_of(
-    recording: Recording, start: int, backgrounds: list[Any], calibration: Calibration | None
+    recording: Recording, start: int, backgrounds: list[Any], calibration: Calibrations | None
 ) -> list[list[Candidate]]:
     """Candidates of `BATCH` sets from `start` on."""
     assert recording.frames is not None

@@ -268,7 +268,7 @@ class VirtualRig:
     def _meshes(self) -> Iterator[Mesh]:
         """What moves, set by set."""
         config, hand = self.config, self._hand
-        stump = _Stump(hand)
+        stump = Stump(hand)
         goal = shoulder(axes_of(self._rig), config.hand)
         for sequence in range(-(-config.frames // config.sequence_frames)):
             pose, root = self._trajectory(sequence)
@@ -382,7 +382,7 @@ class _Times:
         self.lost = rng.random((config.frames, views)) < config.drop
 
 
-class _Stump:
+class Stump:
     """Where a hand mesh's forearm ends, found once at rest and followed by its vertices."""
 
     def __init__(self, hand: RiggedHand) -> None:

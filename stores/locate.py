@@ -2,7 +2,7 @@
 
 1. Points: every camera's pixels, thinned to about 4 mm, in the rig's frame; where a background is known (a
    static camera's own recording gives it), only what stands before it.
-2. Clusters: voxels of 20 mm that touch. What is smaller than a hand or as large as a wall is left out.
+2. Clusters: what hangs together (`cloud.py`). What is smaller than a hand or as large as a wall is left out.
 3. Candidates: the far ends of each cluster, each read as a hand with an arm behind it (`palm.py`); ends that
    agree (fingertips of one hand) support each other.
 4. Over time: the path through the frames' candidates that trusts each and moves as a hand does (Viterbi).
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import Camera, Rig
-from .palm import Calibration, Candidate, Cloud, candidate, tips
-from .palm_values import BUILT_IN
+from .cloud import Cloud, things, tips
+from .palm import Calibrations, Candidate, candidate
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -34,12 +34,14 @@ SPACING_MM: Final = 4.0
 """Pixels are thinned to about this, at half a metre."""
 JUMP_MM: Final = 25.0
 """A pixel with fewer than two neighbours this near in depth is a flying pixel."""
-VOXEL_MM: Final = 20.0
+TOUCH_MM: Final = 60.0
+"""A cloud that ends next to a cut pixel this near in depth goes on there: the shoulder before the chest."""
+REACH_PX: Final = 3
 LEAST_AREA_MM2: Final = 1500.0
 MOST_AREA_MM2: Final = 400_000.0
 """Seen surface of a hand with its arm, averaged over the views: larger is a wall or a table."""
 N_CLUSTERS: Final = 5
-N_TIPS: Final = 4
+N_TIPS: Final = 5
 AGREE_MM: Final = 25.0
 """Candidates this near to each other speak of the same hand."""
 LEAST_PROBABILITY: Final = 0.02
@@ -73,7 +75,7 @@ def find_hand(
     rig: Rig,
     *,
     background_mm: Sequence[NDArray[Any] | None] | None = None,
-    calibration: Calibration | None = None,
+    calibration: Calibrations | None = None,
 ) -> Found | None:
     """The hand in the images of one instant, or None where nothing resembles one.
 
@@ -81,7 +83,7 @@ def find_hand(
         depth_mm: (H, W) mm by view, 0 = no return; None where the camera gave no image. One view is enough.
         rig: the cameras.
         background_mm: (H, W) mm by view without the hand, 0 = unknown; see `background_of`.
-        calibration: of this rig, see `palm.calibrate`; the built-in one by default.
+        calibration: of this rig, see `palm_calibration.calibrate`; the built-in one by default.
     """
     found = hand_candidates(depth_mm, rig, background_mm=background_mm, calibration=calibration)
     if not found:
@@ -95,30 +97,34 @@ def hand_candidates(
     rig: Rig,
     *,
     background_mm: Sequence[NDArray[Any] | None] | None = None,
-    calibration: Calibration | None = None,
+    calibration: Calibrations | None = None,
 ) -> list[Candidate]:
     """All places where the hand may be at one instant; arguments as for `find_hand`."""
     assert len(depth_mm) == len(rig), f"{len(depth_mm)} images for {len(rig)} cameras"
     if calibration is None:
+        from .palm_values import BUILT_IN  # here, so that a calibration can be made before there is one
+
         calibration = BUILT_IN
     backgrounds = background_mm if background_mm is not None else [None] * len(rig)
     found: list[Candidate] = []
     for cluster in clusters(point_cloud(depth_mm, rig, backgrounds)):
         ends = (candidate(cluster, tip, calibration) for tip in tips(cluster, N_TIPS))
         found += [end for end in ends if end is not None]
-    return _agreed(found)
+    return agreed(found)
 
 
 def point_cloud(
     depth_mm: Sequence[NDArray[Any] | None], rig: Rig, background_mm: Sequence[NDArray[Any] | None]
 ) -> Cloud:
     """The thinned points of all views that stand before the background, in the rig's frame."""
-    given = [(z, c, b) for z, c, b in zip(depth_mm, rig.cameras, background_mm, strict=True) if z is not None]
-    parts = [_view_points(depth, camera, background) for depth, camera, background in given]
-    if not parts:
-        return Cloud(np.empty((0, 3)), np.empty(0), np.empty((0, 3)), np.empty(0))
-    points, area, ray, border = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Cloud(points, area / len(parts), ray, border)
+    columns = []
+    for view, (depth, camera, background) in enumerate(zip(depth_mm, rig.cameras, background_mm, strict=True)):
+        if depth is not None:
+            seen = _view_points(depth, camera, background)
+            columns.append((*seen, np.full(len(seen[0]), view)))
+    if not columns:
+        return Cloud(np.empty((0, 3)), np.empty(0), np.empty((0, 3)), np.empty(0), np.empty(0, np.intp))
+    return Cloud(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
 def _view_points(
@@ -132,14 +138,28 @@ def _view_points(
     if background_mm is not None:
         behind = background_mm[::step, ::step]
         kept &= (behind == 0) | (z < behind - BEFORE_MM - BEFORE_SHARE * behind)
-    v, u = np.nonzero(kept & (_neighbours(np.where(kept, z, 0)) >= 2))
+    solid = kept & (_neighbours(np.where(kept, z, 0)) >= 2)
+    goes_on = _goes_on(z, solid)
+    v, u = np.nonzero(solid)
     fx, fy, cx, cy = np.array(camera.k) / step
     rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], axis=1)
     distance = z[v, u].astype(np.float64)
-    height, width = z.shape
-    border = ((u == 0) | (v == 0) | (u == width - 1) | (v == height - 1)).astype(np.float64)
     unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
-    return camera.to_rig(rays * distance[:, None]), distance**2 / (fx * fy), unit @ camera.rotation, border
+    points = camera.to_rig(rays * distance[:, None])
+    return points, distance**2 / (fx * fy), unit @ camera.rotation, goes_on[v, u].astype(np.float64)
+
+
+def _goes_on(z: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels at the image's border, or next to a pixel of about their depth that was not kept."""
+    out = np.ones(z.shape, bool)
+    out[1:-1, 1:-1] = False
+    cut = (z > 0) & ~kept
+    for axis in (0, 1):
+        for shift in (-REACH_PX, REACH_PX):
+            beside = np.roll(z, shift, axis)
+            # What the roll brings in from the other side lies beside a border, which is marked anyhow.
+            out |= np.roll(cut, shift, axis) & (np.abs(beside - z) < TOUCH_MM)
+    return out
 
 
 def _neighbours(z: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -156,19 +176,9 @@ def _neighbours(z: NDArray[np.float32]) -> NDArray[np.int8]:
 
 def clusters(cloud: Cloud) -> list[Cloud]:
     """The connected parts of a cloud that may hold a hand, largest first."""
-    from scipy.ndimage import label
-
-    if len(cloud) < 30:
-        return []
-    low = cloud.points.min(0)
-    cell = ((cloud.points - low) / VOXEL_MM).astype(np.intp)
-    grid = np.zeros(cell.max(0) + 1, bool)
-    grid[tuple(cell.T)] = True
-    numbers, count = label(grid, np.ones((3, 3, 3)))
-    of_point = numbers[tuple(cell.T)]
-    area = np.bincount(of_point, cloud.area, count + 1)
-    order = [i for i in np.argsort(-area) if LEAST_AREA_MM2 <= area[i] <= MOST_AREA_MM2]
-    return [cloud[of_point == i] for i in order[:N_CLUSTERS]]
+    found = [(float(thing.area.sum()), thing) for thing in things(cloud)]
+    likely = [pair for pair in found if LEAST_AREA_MM2 <= pair[0] <= MOST_AREA_MM2]
+    return [thing for _, thing in sorted(likely, key=lambda pair: -pair[0])[:N_CLUSTERS]]
 
 
 def probability(one: Candidate) -> float:
@@ -180,7 +190,7 @@ def _support(one: Candidate) -> float:
     return one.logit
 
 
-def _agreed(found: Sequence[Candidate]) -> list[Candidate]:
+def agreed(found: Sequence[Candidate]) -> list[Candidate]:
     """Candidates that lie together become one: the weighted mean, stronger by each that agrees."""
     if not found:
         return []
@@ -205,18 +215,16 @@ def _agreed(found: Sequence[Candidate]) -> list[Candidate]:
 def background_of(depth: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """The static scene (H, W) behind what moved in frames (n, H, W) of one camera, same unit; 0 = unknown.
 
-    The 90th percentile of a pixel's returns, where at least a quarter of all frames lie near it: a hand that
-    passes is nearer and in the way for less than that, and where nothing is behind it its depth varies.
+    A pixel's background is its twentieth farthest return of a hundred, if a twelfth of the frames lie near
+    it. A hand that stays before a wall for most of a recording still lets the wall be seen that often; where
+    nothing is behind it, at worst its farthest places are lost.
     """
     count = len(depth)
     if count < BACKGROUND_FRAMES:
         return np.zeros(depth.shape[1:], np.uint16)
-    ordered = np.sort(depth, axis=0)
-    returns = (ordered > 0).sum(0)
-    rank = np.clip(count - 1 - (0.1 * returns).astype(np.intp), 0, count - 1)
-    top = np.take_along_axis(ordered, rank[None], axis=0)[0]
+    top = np.partition(depth, count - 1 - count // 20, axis=0)[count - 1 - count // 20]
     near = np.abs(depth.astype(np.int32) - top) <= 0.02 * top
-    known = (near & (depth > 0)).sum(0) >= max(0.25 * count, 3)
+    known = (near & (depth > 0)).sum(0) >= max(count / 12, 3)
     return np.where(known, top, 0).astype(np.uint16)
 
 
