@@ -7,7 +7,7 @@ subset do not reach the device: the training code could not use them if it tried
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,10 +106,11 @@ def load_training_data(
         )
 
     synth_bank = bank([_load_training_rows(r) for r in plain], real=False) if plain else None
-    real_bank, unlabelled = None, np.zeros(0, np.int64)
+    real_bank, missed, unlabelled = None, 0, np.zeros(0, np.int64)
     if real_data is not None:
         count = len(real_data)
         real_bank = bank([real_data], real=True, labelled=np.isin(np.arange(count), chosen))
+        real_bank, missed = _without_missed_hands(real_bank, layout, cube_mm=config.cube_mm)
         share = round(config.unlabelled_share * count)
         unlabelled = np.union1d(subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen)
     twin_bank, twin_of = None, np.full(len(chosen), -1, np.int64)
@@ -130,6 +131,7 @@ def load_training_data(
         "twins": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in twins],
         "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames} if captured else None,
         "labelled_frames": [int(f) for f in real_bank.frame_id[chosen]] if real_bank else [],
+        "labelled_crops_off_the_hand": missed,
         "centers": "located" if located else "true",
     }
     return TrainingData(
@@ -240,6 +242,18 @@ def _load_training_rows(recording: Recording) -> Resident:
             why=f"all of its {recording.n_frames} frames are kept for validation and test",
         )
     return load_resident(recording, rows=rows)
+
+
+def _without_missed_hands(bank: Bank, layout: Layout, *, cube_mm: float) -> tuple[Bank, int]:
+    """The bank without crops whose labelled palm lies outside their cube, and how many these are.
+
+    There the hand finder took something else for the hand: such a label asks for what cannot be seen.
+    """
+    crops = bank.singles()
+    off = (bank.joints_camera(crops)[:, layout.palm] - bank.center_mm[crops]).norm(dim=-1) > cube_mm / 2
+    present = bank.present.clone()
+    present[crops[off]] = False
+    return replace(bank, present=present), int(off.sum())
 
 
 def _choose_labels(config: TrainConfig, data: Resident, recording: Recording) -> NDArray[np.int64]:

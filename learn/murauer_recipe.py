@@ -115,10 +115,10 @@ def preset(name: str, arm: str, **overrides: Any) -> TrainConfig:
                 "input_px": 64,
                 "architecture": Architecture(
                     features="plain",
-                    stem=16,
-                    channels=(32, 64, 128),
+                    stem=32,
+                    channels=(64, 128),
                     mid=(),
-                    feature_width=128,
+                    feature_width=256,
                     view_channels=(64, 32, 16),
                 ),
                 "learning_rate": 1e-3,

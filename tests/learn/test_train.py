@@ -366,3 +366,19 @@ def test_overrides_replace_only_what_they_name() -> None:
         preset("murauer", "quick", "full", {"weights": {"veiw": 3e-4}})
     with pytest.raises(HandloomError, match="of another arm"):
         preset("murauer", "quick", "full", plain.model_dump() | {"arm": "control"})
+
+
+def test_labelled_crops_off_the_hand_are_not_trained_on(
+    tmp_path: Path, toy: SimpleNamespace, captured: Resident
+) -> None:
+    # A hand finder that takes the elbow for the hand in one view of two frames; the label tells.
+    center = captured.center.copy()
+    center[2, 1, 0] += 250
+    center[5, 0, 2] += 250
+    moved = toy.write(tmp_path / "moved.zarr", replace(captured, center=center))
+    data = load_training_data(tiny("real-only", labels=None), synth=[], real=moved, device=CPU)
+    assert data.real is not None
+    assert data.sources["labelled_crops_off_the_hand"] == 2
+    assert torch.nonzero(~data.real.present)[:, 0].tolist() == [2 * 3 + 1, 5 * 3]
+    few = load_training_data(tiny("real-only", labels=3), synth=[], real=moved, device=CPU)
+    assert few.sources["labelled_crops_off_the_hand"] <= 2, "only labels that may be seen tell"
