@@ -117,14 +117,15 @@ def point_cloud(
     depth_mm: Sequence[NDArray[Any] | None], rig: Rig, background_mm: Sequence[NDArray[Any] | None]
 ) -> Cloud:
     """The thinned points of all views that stand before the background, in the rig's frame."""
-    columns = []
+    columns: list[tuple[NDArray[Any], ...]] = []
     for view, (depth, camera, background) in enumerate(zip(depth_mm, rig.cameras, background_mm, strict=True)):
         if depth is not None:
             seen = _view_points(depth, camera, background)
             columns.append((*seen, np.full(len(seen[0]), view)))
     if not columns:
         return Cloud(np.empty((0, 3)), np.empty(0), np.empty((0, 3)), np.empty(0), np.empty(0, np.intp))
-    return Cloud(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    points, area, ray, border, views = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Cloud(points, area, ray, border, views.astype(np.intp))
 
 
 def _view_points(
@@ -138,8 +139,8 @@ def _view_points(
     if background_mm is not None:
         behind = background_mm[::step, ::step]
         kept &= (behind == 0) | (z < behind - BEFORE_MM - BEFORE_SHARE * behind)
+    goes_on = _goes_on(z, kept)
     solid = kept & (_neighbours(np.where(kept, z, 0)) >= 2)
-    goes_on = _goes_on(z, solid)
     v, u = np.nonzero(solid)
     fx, fy, cx, cy = np.array(camera.k) / step
     rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], axis=1)

@@ -42,7 +42,7 @@ _NEIGHBOURS: Final = tuple(i for i in range(-5, 6) if i)
 N_PROFILE: Final = 3 * SLICES + 1
 N_LATERAL: Final = len(_NEIGHBOURS) + 4
 N_REFINE: Final = 2 * (4 * len(SHELLS_MM) + 2)
-N_TRUST: Final = N_PROFILE + 7
+N_TRUST: Final = N_PROFILE + 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,7 @@ def read_limb(limb: Limb, calibration: Calibration) -> tuple[F64, F64]:
         float(np.linalg.norm(step)) / 20,
         limb.cloud.area[around < 90].sum() / 10_000,
         limb.cloud.area[around < 45].sum() / 5_000,
+        limb.whole,
     ]
     return palm, np.concatenate([limb.profile, extra])
 
