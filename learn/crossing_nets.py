@@ -168,10 +168,7 @@ class Generator(nn.Module):
         flat = channels * BASE_PX**2
         self.enter = Layer(_linear(dims, flat, bias=False), flat, 0.0)
         self.layers = nn.ModuleList(
-            [
-                Layer(_up(channels, channels, bias=False), channels, 0.0)
-                for _ in range(head_convs(input_px) + 1)
-            ]
+            [Layer(_up(channels, channels, bias=False), channels, 0.0) for _ in range(head_convs(input_px) + 1)]
         )
         self.leave = _up(channels, 1, bias=True)
 

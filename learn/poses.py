@@ -137,9 +137,7 @@ def predict_to(
     finally:
         writing.unlink(missing_ok=True)
     spread = float(np.median(disagreements)) if disagreements else float("nan")
-    return Predicted(
-        out, done, poses, done - poses, len(disagreements), spread, drawn, time.monotonic() - start
-    )
+    return Predicted(out, done, poses, done - poses, len(disagreements), spread, drawn, time.monotonic() - start)
 
 
 def _prepare(out: Path, overlay: Path | None, *, overwrite: bool) -> None:
@@ -149,9 +147,7 @@ def _prepare(out: Path, overlay: Path | None, *, overwrite: bool) -> None:
         if overlay.exists() and not overlay.is_dir():
             raise HandloomError("--overlay takes a folder", where=str(overlay))
         if overlay.is_dir() and any(overlay.glob("*.png")) and not overwrite:
-            raise HandloomError(
-                "The folder has pictures already", where=str(overlay), fix="--overwrite adds to it"
-            )
+            raise HandloomError("The folder has pictures already", where=str(overlay), fix="--overwrite adds to it")
         overlay.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
 
@@ -168,9 +164,7 @@ def _batches(views: Iterator[DepthView]) -> Iterator[list[DepthView]]:
         yield batch
 
 
-def _fused(
-    views: Sequence[DepthView], joints: NDArray[np.float32]
-) -> Iterator[tuple[int, NDArray[np.float64], float]]:
+def _fused(views: Sequence[DepthView], joints: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float64], float]]:
     frames = np.array([view.frame for view in views])
     for frame in dict.fromkeys(frames.tolist()):
         shown = np.flatnonzero(frames == frame).tolist()

@@ -34,9 +34,7 @@ VERSION: Final = 1
 CHECKSUM_MARK: Final = b"handloom-sha256:"
 """Stands in the file before the 64 hex digits of the sha256 of the file with zeros in their place."""
 NORMALISATION: Final = "(depth - center_z) / (cube / 2); 1 outside the cube and where there is no return"
-CROP: Final = (
-    "nearest pixel of a camera with fx = input_px * center_z / cube, fy / fx as the sensor's, centre central"
-)
+CROP: Final = "nearest pixel of a camera with fx = input_px * center_z / cube, fy / fx as the sensor's, centre central"
 BATCH: Final = 32
 PASSES: Final = 2
 """Crops an image: around the centre found, then around the palm predicted."""
@@ -101,8 +99,7 @@ class Model:
     def predict_crops(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """Crops (B, 1, P, P) to joints (B, J, 3), mm relative to the crop's centre."""
         parts = [
-            self.session.run(None, {"crop": crops[start : start + BATCH]})[0]
-            for start in range(0, len(crops), BATCH)
+            self.session.run(None, {"crop": crops[start : start + BATCH]})[0] for start in range(0, len(crops), BATCH)
         ]
         empty = np.zeros((0, len(self.layout), 3), np.float32)
         return np.concatenate(parts) if parts else empty
@@ -129,9 +126,7 @@ class Model:
         view = single_image(depth, camera, center_mm=center_mm)
         if view.center_mm is None or not usable(view.center_mm):
             return None
-        joints, center = estimate(
-            self, [view], view.center_mm[None], mirrored=(hand or self.hand) != self.hand
-        )
+        joints, center = estimate(self, [view], view.center_mm[None], mirrored=(hand or self.hand) != self.hand)
         return Pose(joints[0], center[0], view.center_source, view.center_score)
 
 
@@ -154,9 +149,7 @@ def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise HandloomError(
-            "The model file cannot be run", where=str(path), why=str(error).splitlines()[0]
-        ) from error
+        raise HandloomError("The model file cannot be run", where=str(path), why=str(error).splitlines()[0]) from error
     said = session.get_modelmeta().custom_metadata_map
     metadata = {name.removeprefix("handloom."): value for name, value in said.items()}
     try:

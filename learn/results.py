@@ -165,9 +165,7 @@ def evaluate_results(
     return metrics, (*notes, *advice, f"read as: prediction {found.kind}, truth {known.kind}")
 
 
-def _reconcile(
-    found: ResultFile, known: ResultFile, dataset: Dataset, *, fixed: bool
-) -> tuple[ResultFile, list[str]]:
+def _reconcile(found: ResultFile, known: ResultFile, dataset: Dataset, *, fixed: bool) -> tuple[ResultFile, list[str]]:
     """Look at the size of the error for a file that was read the wrong way."""
     error = _mean_mm(found.joints_mm, known.joints_mm)
     if error <= FLIP_SUSPECT_MM:
@@ -213,9 +211,7 @@ def _numbers(path: Path, dataset: Dataset) -> NDArray[np.float64]:
     try:
         values = np.array(rows, dtype=np.float64)
     except ValueError as error:
-        raise HandloomError(
-            "Not everything in the result file is a number", where=str(path), why=str(error)
-        ) from error
+        raise HandloomError("Not everything in the result file is a number", where=str(path), why=str(error)) from error
     if not np.isfinite(values).all():
         bad = int(np.argmin(np.isfinite(values).all(axis=1)))
         raise HandloomError("The result file holds numbers that are not finite", where=f"{path}, frame {bad}")

@@ -54,9 +54,7 @@ def mass_model(layout: str = "openxr26") -> PoseModel:
         "config": {"label_seed": 3},
         "sources": {"real": {"path": "/secret/r.zarr"}},
     }
-    return PoseModel(
-        "murauer", "quick", "full", layout_named(layout), "right", SIDE, CUBE, net, net, description
-    )
+    return PoseModel("murauer", "quick", "full", layout_named(layout), "right", SIDE, CUBE, net, net, description)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,7 @@ def some_hands(dataset: str, frames: int = 60, seed: int = 0) -> np.ndarray:
     """(T, J, 3) mm, y as in the data set: blobs of joints that wander through the image."""
     rng = np.random.default_rng(seed)
     joints = len(DATASETS[dataset].layout)
-    center = np.stack(
-        [rng.uniform(-120, 120, frames), rng.uniform(-80, 80, frames), rng.uniform(500, 800, frames)], 1
-    )
+    center = np.stack([rng.uniform(-120, 120, frames), rng.uniform(-80, 80, frames), rng.uniform(500, 800, frames)], 1)
     return center[:, None] + rng.normal(0, 35, (frames, joints, 3))
 
 
@@ -32,9 +30,7 @@ def write(path: Path, values: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.skipif(
-    not NYU_DATA.is_dir(), reason="the NYU truth and peers' files are not at ../shared/data/nyu"
-)
+@pytest.mark.skipif(not NYU_DATA.is_dir(), reason="the NYU truth and peers' files are not at ../shared/data/nyu")
 @pytest.mark.parametrize(
     ("file", "kind", "mean_mm"),
     [("ren_9x6x6_uvd.txt", "uvd", 12.694), ("murauer_n100_xyz.txt", "xyz", 12.17)],
@@ -82,9 +78,7 @@ def test_a_hand_in_the_positive_quadrant_is_told_apart_by_the_error(tmp_path: Pa
     truth = np.abs(some_hands("icvl")) + np.array([50, 50, 0])
     path = write(tmp_path / "p.txt", truth + 1.0)
     assert sniff(truth) == "uvd"
-    metrics, notes = evaluate_results(
-        path, write(tmp_path / "t.txt", to_uvd(truth, "icvl")), DATASETS["icvl"], seed=0
-    )
+    metrics, notes = evaluate_results(path, write(tmp_path / "t.txt", to_uvd(truth, "icvl")), DATASETS["icvl"], seed=0)
     assert metrics.mean_mm == pytest.approx(3**0.5, abs=0.01)
     assert "agrees with the truth as xyz" in " ".join(notes)
 
@@ -92,9 +86,7 @@ def test_a_hand_in_the_positive_quadrant_is_told_apart_by_the_error(tmp_path: Pa
 def test_a_forced_kind_is_obeyed(tmp_path: Path):
     truth = some_hands("icvl")
     path = write(tmp_path / "p.txt", to_uvd(truth, "icvl"))
-    assert read_results(path, DATASETS["icvl"], kind="xyz").joints_mm == pytest.approx(
-        to_uvd(truth, "icvl"), abs=1e-4
-    )
+    assert read_results(path, DATASETS["icvl"], kind="xyz").joints_mm == pytest.approx(to_uvd(truth, "icvl"), abs=1e-4)
 
 
 def test_another_number_of_lines_names_both(tmp_path: Path):
