@@ -26,11 +26,9 @@ def open_source(
         HandloomError: nothing of that name can be opened.
     """
     if list(names) == ["virtual"]:
-        from ..synth.rigs import ring_rig
-        from .virtual import VirtualConfig, VirtualRig
+        from .virtual import virtual_rig
 
-        cameras = read_rig(rig) if rig else ring_rig(views)
-        return VirtualRig(VirtualConfig(frames=frames, seed=seed), rig=cameras)
+        return virtual_rig(frames=frames, views=views, rig=read_rig(rig) if rig else None, seed=seed)
     if "virtual" in names:
         raise HandloomError("'virtual' is a source of its own", fix="name it alone")
     paths = [Path(name) for name in names]
