@@ -12,7 +12,7 @@ would invent depth between finger and background). Rolling the camera is rigid: 
 turn by R(t), so labels stay exact, also far off the axis. Depth d becomes (d - c.z) / (cube / 2); background,
 missing and out-of-cube pixels become +1.
 
-Cost on one core, 64 px: see benchmarks/RESULTS.md (0.05 to 0.1 ms a sample with noise).
+Cost on one core with noise, in batches of 64: 0.08 ms a sample at 64 px, 0.16 at 128 (a loaded machine).
 """
 
 from __future__ import annotations

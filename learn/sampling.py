@@ -4,7 +4,7 @@ Every random number of sampling and augmentation geometry is a hash of (seed, st
 `index` the running number of the sample over the whole training (step x batch + place in the batch). No
 generator has to be saved, a batch split over several processes draws the same samples, and CPU and GPU agree
 to the bit on which frames are drawn. The hash is splitmix64's finaliser (Steele et al. 2014) in wrapping
-int64 arithmetic; 0.02 ms for the geometry of a batch.
+int64 arithmetic; 0.12 ms for the geometry of a batch of 64 on one core.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from handloom.learn.data import load_training_data, load_validation
 from handloom.learn.model import load_model, read_checkpoint
 from handloom.learn.murauer_nets import Architecture
 from handloom.learn.train import preset, train
+from handloom.learn.updates import FiniteGuard, adam
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import LAYOUTS
 from handloom.stores.reading import Resident
@@ -382,3 +383,28 @@ def test_labelled_crops_off_the_hand_are_not_trained_on(
     assert torch.nonzero(~data.real.present)[:, 0].tolist() == [2 * 3 + 1, 5 * 3]
     few = load_training_data(tiny("real-only", labels=3), synth=[], real=moved, device=CPU)
     assert few.sources["labelled_crops_off_the_hand"] <= 2, "only labels that may be seen tell"
+
+
+def test_on_a_gpu_the_update_is_skipped_and_the_loop_told_later() -> None:
+    # The same tensors on the CPU: what differs there is only that nobody looks at them at each step.
+    guard = FiniteGuard(CPU)
+    guard._device = torch.device("cuda")
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = adam([weight])
+
+    def step(number: int, loss: Tensor) -> None:
+        guard.check(number, {"pose loss": loss})
+        optimizer.zero_grad()
+        loss.backward()
+        guard.update(optimizer, 0.1, number, name="f")
+
+    step(0, weight.square().sum())
+    guard.raise_if_found()
+    kept = weight.detach().clone()
+    assert not torch.equal(kept, torch.ones(3))
+    step(1, weight.square().sum() * torch.inf)
+    step(2, weight.square().sum())
+    assert torch.equal(weight.detach(), kept), "no update after the first bad one, not even a good one"
+    with pytest.raises(HandloomError, match="pose loss is not finite") as caught:
+        guard.raise_if_found()
+    assert "step 1" in str(caught.value)
