@@ -15,7 +15,7 @@ VOXEL_MM: Final = 14.0
 """Cells along which one walks ..."""
 APART_MM: Final = 20.0
 """... and those that tell one thing from another."""
-ENTRY_MM2: Final = 60.0
+ENTRY_MM2: Final = 15.0
 """Surface of a cell that must go on unseen for the cloud to have an entry there."""
 GOOD_VIEW: Final = 0.15
 """A camera counts if it sees this share of the points that the best one sees."""

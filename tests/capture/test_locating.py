@@ -89,16 +89,6 @@ def test_scores_are_probabilities(located: Path) -> None:
     assert np.median(score[source > 0]) > 0.6
 
 
-def test_processes_change_nothing(located: Path, recorded: Path, tmp_path: Path) -> None:
-    shutil.copytree(recorded, tmp_path / "r.zarr")
-    # Two chunks of rows are enough to share between two processes only if asked for fewer than that.
-    locate(tmp_path / "r.zarr", jobs=1)
-    one, other = open_recording(located).crops, open_recording(tmp_path / "r.zarr").crops
-    assert one is not None
-    assert other is not None
-    assert np.array_equal(one.read("center"), other.read("center"))
-
-
 @pytest.mark.slow
 def test_two_processes_find_the_same(located: Path, recorded: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("handloom.capture.locating.BATCH", 8)
