@@ -144,10 +144,18 @@ def capture() -> None:
 @click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml); needed for several files.")
 @click.option("--frames", type=click.IntRange(1), default=300, show_default=True, help="Sets, for 'virtual'.")
 @click.option("--views", type=click.IntRange(1), default=3, show_default=True, help="Cameras, for 'virtual'.")
+@click.option("--locate", "find", is_flag=True, help="Find the hand right afterwards.")
 @seed_option
 @overwrite_option
 def capture_record(
-    source: tuple[str, ...], out: Path, rig: Path | None, frames: int, views: int, seed: int, overwrite: bool
+    source: tuple[str, ...],
+    out: Path,
+    rig: Path | None,
+    frames: int,
+    views: int,
+    find: bool,
+    seed: int,
+    overwrite: bool,
 ) -> None:
     """Record SOURCE: a plain folder, RealSense recordings (.db3, .bag; one a camera), or 'virtual'."""
     from .capture.open import open_source
@@ -160,7 +168,10 @@ def capture_record(
     ):
         recording = record(images, out, overwrite=overwrite, progress=report)
     click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
-    _next(f"handloom capture locate {out}")
+    if find:
+        _locate(out, overwrite=False)
+    else:
+        _next(f"handloom capture locate {out}")
 
 
 @capture.command("locate")
@@ -168,6 +179,10 @@ def capture_record(
 @overwrite_option
 def capture_locate(recording: Path, overwrite: bool) -> None:
     """Find the hand in every image, without labels, and write the crops."""
+    _locate(recording, overwrite=overwrite)
+
+
+def _locate(recording: Path, *, overwrite: bool) -> None:
     from .capture.locating import locate
     from .console import progress
 

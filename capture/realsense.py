@@ -1,109 +1,39 @@
-"""RealSense recordings (.db3, .bag) as a depth source, and cameras of the SDK that exist in software only.
+"""RealSense recordings (.db3, .bag) as a depth source.
 
 Files are told apart by their first bytes, not their names (the SDK itself looks at names only). Each file is one
 camera and is played at *sensor* level: a callback copies every image into a bounded queue that this side empties.
 Measured: playback through `rs.pipeline` loses images, a small `rs.frame_queue` deadlocks once the reader lets go of
 the interpreter's lock, `rs.syncer` loses images; this way none was lost.
-
-The SDK writes .db3 only. `SoftwareCamera` is an `rs.software_device` with one depth sensor: frames given to it pass
-through the SDK's own sensor, recorder and file, bit-exact with their stamps, so machines without a camera exercise the
-same code as those with one.
 """
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import sqlite3
-import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
 from ..stores.camera import Camera, Rig
-from ..stores.errors import HandloomError, missing_extra
+from ..stores.errors import HandloomError
+from .sdk import SOFTWARE_NAME, load_sdk, shortest, sniff
 from .source import Image
 
-MAGIC: Final = {b"SQLite format 3\0": "db3", b"#ROSBAG V2.0\n": "bag"}
 QUEUE_IMAGES: Final = 8
 """Images a camera's playback may run ahead of the reader."""
 END_GRACE_S: Final = 0.25
-"""How long a player that says it has stopped is listened to for a last image."""
+"""How long a player that says it has stopped is listened to for a last image ..."""
+MISSING_GRACE_S: Final = 5.0
+"""... and how long if the file holds more than came: on a busy machine the last images are late."""
 STALL_S: Final = 20.0
 """How long a player may stay silent without saying that it has stopped."""
-
-
-@lru_cache(maxsize=1)
-def load_sdk() -> Any:
-    """The module `pyrealsense2`, with the libusb it needs loaded before it.
-
-    Raises:
-        HandloomError: it is not installed, with the command that brings it.
-    """
-    try:
-        import libusb_package
-
-        # The wheel links to libusb-1.0 without bringing it: its symbols must be global before the import.
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    except (ImportError, OSError):
-        pass  # a system-wide libusb serves as well; the import below tells
-    try:
-        import pyrealsense2
-    except ImportError as error:
-        raise missing_extra("pyrealsense2", "realsense") from error
-    return pyrealsense2
-
-
-def sniff(path: Path) -> Literal["db3", "bag"]:
-    """The kind of recording a file is, by its first bytes.
-
-    Raises:
-        HandloomError: missing, unreadable, neither kind, or a .db3 shorter than its own header says.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise HandloomError("There is no such RealSense recording", where=str(path)) from error
-    except OSError as error:
-        raise HandloomError("The file cannot be read", where=str(path), why=str(error)) from error
-    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
-    if kind is None:
-        raise HandloomError(
-            "This is not a RealSense recording",
-            where=str(path),
-            why=f"it begins with {head[:12]!r}; a .db3 begins with 'SQLite format 3', a .bag with '#ROSBAG V2.0'",
-        )
-    if kind == "bag":
-        return "bag"
-    # The SDK plays what is left of a cut .db3 without a word: compare with the size in SQLite's header.
-    expected = _sqlite_bytes(head)
-    if size < expected:
-        raise HandloomError(
-            "The RealSense recording is truncated",
-            where=str(path),
-            why=f"{size} bytes are there, its header speaks of {expected}",
-            fix="copy the file again, or record again and let the recorder close it",
-        )
-    return "db3"
-
-
-def _sqlite_bytes(head: bytes) -> int:
-    """Size that a SQLite file's first 32 bytes speak of."""
-    if len(head) < 32:
-        return 32
-    (page,) = struct.unpack(">H", head[16:18])
-    (pages,) = struct.unpack(">I", head[28:32])
-    return int(pages) * (65536 if page == 1 else int(page))
 
 
 class RealsenseFiles:
@@ -219,10 +149,11 @@ class _Player:
             raise HandloomError("The RealSense recording cannot be opened", where=str(path), why=str(error)) from error
         self.n_images = _count_db3(path) if self.kind == "db3" else None
         self.name = self._info(rs.camera_info.name) or "RealSense"
-        self.virtual = self.name.startswith(SoftwareCamera.NAME)
+        self.virtual = self.name.startswith(SOFTWARE_NAME)
         self._queue: queue.Queue[tuple[int, int, int, np.ndarray[Any, Any]]] = queue.Queue(QUEUE_IMAGES)
         self._stop = threading.Event()
         self._running = False
+        self._taken = 0
         self._pending: list[tuple[int, int, int, np.ndarray[Any, Any]]] = []
         self._failure: BaseException | None = None
         self.clock = "hardware_clock"
@@ -318,10 +249,14 @@ class _Player:
     def _next(self) -> tuple[int, int, int, np.ndarray[Any, Any]] | None:
         """The next image, or None at the end."""
         rs = load_sdk()
+        complete = self.n_images is None or self._taken >= self.n_images
+        grace_s = END_GRACE_S if complete else MISSING_GRACE_S
         silent_since = time.monotonic()
         while not self._stop.is_set():
             try:
-                return self._queue.get(timeout=0.05)
+                item = self._queue.get(timeout=0.05)
+                self._taken += 1
+                return item
             except queue.Empty:
                 if self._failure is not None:
                     raise HandloomError(
@@ -330,7 +265,7 @@ class _Player:
                         why=repr(self._failure),
                     ) from self._failure
                 silence = time.monotonic() - silent_since
-                if self._device.current_status() == rs.playback_status.stopped and silence > END_GRACE_S:
+                if self._device.current_status() == rs.playback_status.stopped and silence > grace_s:
                     return None
                 if silence > STALL_S:
                     raise HandloomError("The player fell silent", where=str(self.path)) from None
@@ -386,11 +321,6 @@ def _count_db3(path: Path) -> int | None:
     return int(count) or None
 
 
-def shortest(value: float) -> float:
-    """A float32 of the SDK as the shortest decimal that gives it back: 0.00025, not 0.0002500000118743628."""
-    return float(str(np.float32(value)))
-
-
 def _named(cameras: Sequence[Camera]) -> tuple[Camera, ...]:
     return tuple(replace(camera, name=f"cam{i}") for i, camera in enumerate(cameras))
 
@@ -429,107 +359,3 @@ def _placed(rig: Rig, cameras: Sequence[Camera], order: Sequence[int], paths: Se
             )
         placed.append(replace(found, name=wanted.name, r=wanted.r, t=wanted.t))
     return Rig(tuple(placed))
-
-
-class SoftwareCamera:
-    """A camera of the SDK without hardware: what is sent to it comes out of its sensor's callback.
-
-    `send` runs the callback on the calling thread before it returns (measured), so a callback that waits
-    for the sender would wait for ever: send from a thread of its own.
-    """
-
-    NAME: Final = "Handloom virtual camera"
-
-    def __init__(self, camera: Camera, *, fps: float, clock: str) -> None:
-        rs = load_sdk()
-        self.camera, self._clock = camera, getattr(rs.timestamp_domain, clock)
-        self._device = rs.software_device()
-        self._device.register_info(rs.camera_info.name, f"{self.NAME} {camera.name}")
-        self._device.register_info(rs.camera_info.serial_number, camera.serial or camera.name)
-        self._sensor = self._device.add_sensor("Depth")
-        stream = rs.video_stream()
-        stream.type, stream.index, stream.uid = rs.stream.depth, 0, 1
-        stream.width, stream.height, stream.fps = camera.width, camera.height, max(1, round(fps))
-        stream.bpp, stream.fmt = 2, rs.format.z16
-        stream.intrinsics = _intrinsics(camera)
-        self._profile = self._sensor.add_video_stream(stream).as_video_stream_profile()
-        self._unit_m = camera.depth_unit_mm / 1000.0
-        self._sensor.add_read_only_option(rs.option.depth_units, self._unit_m)
-        self._recorder: Any = None
-        self._tap: Any = None
-        self._running = False
-
-    def start(self, callback: Callable[[Any], None]) -> None:
-        """Let the sensor hand every `rs.frame` to `callback`."""
-        sensor = self._recorder.query_sensors()[0] if self._recorder is not None else self._sensor
-        sensor.open(sensor.get_stream_profiles()[0])
-        sensor.start(callback)
-        self._tap, self._running = sensor, True
-
-    def record(self, path: Path) -> None:
-        """From the next `start` on also write a .db3."""
-        self._recorder = load_sdk().recorder(str(path), self._device)
-
-    def send(self, image: Image) -> None:
-        """Give one image to the sensor."""
-        rs = load_sdk()
-        depth = np.ascontiguousarray(image.depth)
-        frame = rs.software_video_frame()
-        frame.pixels, frame.bpp, frame.stride = depth, 2, self.camera.width * 2
-        frame.timestamp, frame.domain = image.t_device_ns / 1e6, self._clock
-        frame.frame_number, frame.depth_units, frame.profile = image.frame_number, self._unit_m, self._profile
-        # The SDK keeps whole milliseconds of arrival.
-        self._sensor.set_metadata(rs.frame_metadata_value.time_of_arrival, image.t_host_ns // 1_000_000)
-        self._sensor.on_video_frame(frame)
-
-    def stop(self) -> None:
-        """Stop the sensor; a recording is complete after it."""
-        if self._running:
-            self._running = False
-            self._tap.stop()
-            self._tap.close()
-            self._tap = self._recorder = None
-
-
-def _intrinsics(camera: Camera) -> Any:
-    rs = load_sdk()
-    intrinsics = rs.intrinsics()
-    intrinsics.width, intrinsics.height = camera.width, camera.height
-    intrinsics.fx, intrinsics.fy, intrinsics.ppx, intrinsics.ppy = camera.k
-    intrinsics.model = rs.distortion.brown_conrady if any(camera.dist) else rs.distortion.none
-    intrinsics.coeffs = ([float(c) for c in camera.dist] + [0.0] * 5)[:5]
-    return intrinsics
-
-
-def write_db3(
-    path: Path, camera: Camera, images: Iterable[Image], *, fps: float = 30.0, clock: str = "hardware_clock"
-) -> int:
-    """Write the images of one camera as a RealSense .db3 through the SDK's own recorder; returns how many.
-
-    Raises:
-        HandloomError: the SDK is missing, the file exists, or an image has another size than the camera.
-    """
-    if path.exists():
-        raise HandloomError("The file exists", where=str(path), fix="choose another name or delete it")
-    if path.suffix != ".db3":
-        raise HandloomError("The SDK writes .db3 files only", where=str(path), fix="end the name in .db3")
-    device = SoftwareCamera(camera, fps=fps, clock=clock)
-    device.record(path)
-    arrived = threading.Semaphore(0)
-    device.start(lambda frame: arrived.release())
-    count = 0
-    try:
-        for image in images:
-            if image.depth.shape != (camera.height, camera.width):
-                raise HandloomError(
-                    "An image has another size than its camera",
-                    where=f"frame {image.frame_number}",
-                    why=f"{image.depth.shape}, expected {(camera.height, camera.width)}",
-                )
-            device.send(image)
-            count += 1
-            # The recorder drops what it has no room for: one image at a time, none is lost.
-            arrived.acquire(timeout=5.0)
-    finally:
-        device.stop()
-    return count

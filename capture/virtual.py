@@ -38,7 +38,8 @@ from ..synth.rigs import ring_rig
 from ..synth.rotation import rotation_vector
 from ..synth.scene import in_camera, render_frame
 from ..synth.sensor import StructuredLight
-from .realsense import SoftwareCamera, load_sdk
+from .sdk import load_sdk
+from .software import SoftwareCamera
 from .source import Image, Moment
 from .stage import Mesh, axes_of, joined, resting_hand, room, shoulder, sleeve
 

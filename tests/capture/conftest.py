@@ -47,7 +47,7 @@ def content(small_rig: Rig) -> list[Image]:
 def db3(small_rig: Rig, content: list[Image], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The content as RealSense recordings, one a camera."""
     pytest.importorskip("pyrealsense2")
-    from handloom.capture.realsense import write_db3
+    from handloom.capture.software import write_db3
 
     folder = tmp_path_factory.mktemp("realsense")
     paths = []

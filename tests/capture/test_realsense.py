@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handloom.capture.realsense import RealsenseFiles, shortest, sniff, write_db3
+from handloom.capture.realsense import RealsenseFiles
 from handloom.capture.record import record
+from handloom.capture.sdk import shortest, sniff
+from handloom.capture.software import write_db3
 from handloom.capture.source import Image
 from handloom.stores.camera import Rig
 from handloom.stores.errors import HandloomError
@@ -64,7 +66,10 @@ def test_a_cut_file_is_not_played_as_if_whole(db3: list[Path], share: float, tmp
         RealsenseFiles([path])
 
 
-def test_images_that_vanished_from_a_file_are_missed(db3: list[Path], tmp_path: Path) -> None:
+def test_images_that_vanished_from_a_file_are_missed(
+    db3: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handloom.capture.realsense.MISSING_GRACE_S", 0.5)
     path = tmp_path / "damaged.db3"
     shutil.copy(db3[0], path)
     with RealsenseFiles([path]) as source:

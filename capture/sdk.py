@@ -1,0 +1,87 @@
+"""The RealSense SDK: how it is loaded, and what its files and numbers look like."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from ..stores.errors import HandloomError, missing_extra
+
+MAGIC: Final = {b"SQLite format 3\0": "db3", b"#ROSBAG V2.0\n": "bag"}
+SOFTWARE_NAME: Final = "Handloom virtual camera"
+"""Begins the name of every camera that exists in software only, so that its recordings stay known as virtual."""
+
+
+@lru_cache(maxsize=1)
+def load_sdk() -> Any:
+    """The module `pyrealsense2`, with the libusb it needs loaded before it.
+
+    Raises:
+        HandloomError: it is not installed, with the command that brings it.
+    """
+    try:
+        import libusb_package
+
+        # The wheel links to libusb-1.0 without bringing it: its symbols must be global before the import.
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass  # a system-wide libusb serves as well; the import below tells
+    try:
+        import pyrealsense2
+    except ImportError as error:
+        raise missing_extra("pyrealsense2", "realsense") from error
+    return pyrealsense2
+
+
+def sniff(path: Path) -> Literal["db3", "bag"]:
+    """The kind of recording a file is, by its first bytes.
+
+    Raises:
+        HandloomError: missing, unreadable, neither kind, or a .db3 shorter than its own header says.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise HandloomError("There is no such RealSense recording", where=str(path)) from error
+    except OSError as error:
+        raise HandloomError("The file cannot be read", where=str(path), why=str(error)) from error
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+    if kind is None:
+        raise HandloomError(
+            "This is not a RealSense recording",
+            where=str(path),
+            why=f"it begins with {head[:12]!r}; a .db3 begins with 'SQLite format 3', a .bag with '#ROSBAG V2.0'",
+        )
+    if kind == "bag":
+        return "bag"
+    # The SDK plays what is left of a cut .db3 without a word: compare with the size in SQLite's header.
+    expected = _sqlite_bytes(head)
+    if size < expected:
+        raise HandloomError(
+            "The RealSense recording is truncated",
+            where=str(path),
+            why=f"{size} bytes are there, its header speaks of {expected}",
+            fix="copy the file again, or record again and let the recorder close it",
+        )
+    return "db3"
+
+
+def _sqlite_bytes(head: bytes) -> int:
+    """Size that a SQLite file's first 32 bytes speak of."""
+    if len(head) < 32:
+        return 32
+    (page,) = struct.unpack(">H", head[16:18])
+    (pages,) = struct.unpack(">I", head[28:32])
+    return int(pages) * (65536 if page == 1 else int(page))
+
+
+def shortest(value: float) -> float:
+    """A float32 of the SDK as the shortest decimal that gives it back: 0.00025, not 0.0002500000118743628."""
+    return float(str(np.float32(value)))
