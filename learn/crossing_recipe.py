@@ -3,9 +3,9 @@
 Stages, in order: pose VAE, depth GAN, alignment, joint training (`Stage`). Arms that train `pos` alone
 (the baselines of section 5.1) have one stage of poses in the place of the last two, of the same length.
 
-`quick` spends about 110 CPU seconds (VAE 9, GAN 10, alignment 3, joint 85) and is bound by them, not by its rates
-or widths: 16 channels and twice the steps, batches of 16 or 32, 1e-3 to 3e-3 all came within 1 mm on a synthetic
-validation set of another hand and sensor.
+`quick` takes 66 s on two idle cores (VAE 7, GAN 7, alignment 2, joint 49) and is bound by them, not by its rates
+or widths: half the channels and twice the steps, batches of 16 or 32 and rates of 1e-3 to 3e-3 all came within
+1.2 mm on a synthetic validation set of another hand and sensor.
 """
 
 from __future__ import annotations
