@@ -6,7 +6,6 @@ errors to standard error. Exit codes: 0 done, 1 findings, 2 usage or bad input, 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,18 @@ from typing import IO, Any
 
 import click
 
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path)
+from .cli_synth import synth
+from .options import (
+    FILE,
+    FOLDER,
+    json_option,
+    overwrite_option,
+    print_facts,
+    print_json,
+    print_next,
+    seed_option,
+    set_option,
+)
 
 
 class _Shown(click.ClickException):
@@ -50,12 +59,7 @@ def main(debug: bool) -> None:
     """Weave synthetic and unlabelled depth into a 3-D hand tracker."""
 
 
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what lies at the output.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-seed_option = click.option("--seed", type=int, default=0, show_default=True)
-set_option = click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value of the configuration."
-)
+main.add_command(synth)
 
 
 @main.command()
@@ -67,67 +71,6 @@ def quickstart(out: Path, seed: int, overwrite: bool) -> None:
     from .quickstart import run
 
     run(out, seed=seed, overwrite=overwrite, say=click.echo)
-
-
-# -- synth ---------------------------------------------------------------------------------------------------
-
-
-@main.group()
-def synth() -> None:
-    """Labelled multi-view depth of a hand mesh."""
-
-
-@synth.command("run")
-@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
-@click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera.")
-@click.option("--config", type=FILE, help="YAML file; the options below override it.")
-@set_option
-@click.option("--views", type=click.IntRange(1), help="Cameras on an arc around the hand.")
-@click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --views.")
-@click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate.")
-@click.option("--renderer", type=click.Choice(["raster", "pyrender"]), help="What draws the mesh.")
-@click.option("--seed", type=int, help="Everything random follows from it and the frame's number.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
-@overwrite_option
-def synth_run(
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    jobs: int,
-    resume: bool,
-    overwrite: bool,
-    **given: Any,
-) -> None:
-    """Make a synthetic recording: crops, bone masks, joints, visibility, and all that made them."""
-    from .console import progress
-    from .stores.config import load_config
-    from .synth.config import SynthConfig
-    from .synth.generate import synthesise
-
-    named = [f"{name}={value}" for name, value in given.items() if value is not None]
-    settings = load_config(SynthConfig, config, [*named, *overrides])
-    with progress("Synthesising") as report:
-        recording = synthesise(settings, out, jobs=jobs, overwrite=overwrite, resume=resume, progress=report)
-    click.echo(f"{out}: {recording.n_frames} poses seen by {recording.n_views} cameras")
-    _next(f"handloom train murauer --arm synthetic-only --preset quick --synth {out} --run runs/synthetic")
-
-
-@synth.command("twin")
-@click.option("--real", type=FOLDER, required=True, help="Recording with labelled frames.")
-@click.option("--out", type=FOLDER, required=True, help="The recording of twins to make.")
-@click.option("--max-fit-error-mm", type=float, default=8.0, show_default=True, help="Leave out worse fits.")
-@seed_option
-@overwrite_option
-def synth_twin(real: Path, out: Path, max_fit_error_mm: float, seed: int, overwrite: bool) -> None:
-    """Render the synthetic twin of every labelled real frame."""
-    from .console import progress
-    from .synth.twin import make_twins
-
-    with progress("Fitting and rendering") as report:
-        made = make_twins(real, out, seed=seed, max_fit_error_mm=max_fit_error_mm, overwrite=overwrite, progress=report)
-    click.echo(f"{out}: twins of {made.n_frames} labelled frames")
-    _next(f"handloom train murauer --preset quick --synth S.zarr --synth {out} --real {real} --run runs/full")
 
 
 # -- capture -------------------------------------------------------------------------------------------------
@@ -171,7 +114,7 @@ def capture_record(
     if find:
         _locate(out, overwrite=False)
     else:
-        _next(f"handloom capture locate {out}")
+        print_next(f"handloom capture locate {out}")
 
 
 @capture.command("locate")
@@ -189,7 +132,7 @@ def _locate(recording: Path, *, overwrite: bool) -> None:
     with progress("Locating") as report:
         found = locate(recording, overwrite=overwrite, progress=report)
     click.echo(f"{recording}: the hand was found in {found.located} of {found.images} images")
-    _next(f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full")
+    print_next(f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full")
 
 
 @capture.command("import")
@@ -204,7 +147,7 @@ def capture_import(folder: Path, out: Path, overwrite: bool) -> None:
     with progress("Importing") as report:
         recording = import_folder(folder, out, overwrite=overwrite, progress=report)
     click.echo(f"{out}: {recording.n_frames} frames of {recording.n_views} cameras")
-    _next(f"handloom capture locate {out}")
+    print_next(f"handloom capture locate {out}")
 
 
 # -- stores --------------------------------------------------------------------------------------------------
@@ -224,12 +167,12 @@ def store_info(recording: Path, as_json: bool) -> None:
 
     facts = describe(open_recording(recording))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     cameras = ", ".join(f"{c['name']} {c['size']}" for c in facts["cameras"])
     splits = ", ".join(f"{name} {count}" for name, count in facts["splits"].items())
     dropped = facts["dropped_images"]
-    _print_facts(
+    print_facts(
         {
             "recording": facts["path"],
             "kind": f"{facts['kind']}, {facts['hand']} hand",
@@ -302,7 +245,7 @@ def train(
     for name, value in result.metrics.items():
         if name.startswith("val/"):
             click.echo(f"  {name:<14} {value:.2f}")
-    _next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
+    print_next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
 
 
 @main.group("eval")
@@ -327,7 +270,7 @@ def eval_model(run: Path, recording: Path, center: Any, split: str, seed: int, a
         open_estimator(run), open_recording(recording), name=str(run), center=center, split=split, seed=seed
     )
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
         return
     click.echo("\n".join(found.lines()))
 
@@ -345,7 +288,7 @@ def eval_results(prediction: Path, truth: Path, dataset: str, kind: Any, seed: i
 
     metrics, notes = evaluate_results(prediction, truth, dataset_named(dataset), seed=seed, kind=kind)
     if as_json:
-        _print_json(metrics.to_dict() | {"notes": list(notes)})
+        print_json(metrics.to_dict() | {"notes": list(notes)})
         return
     click.echo("\n".join(metrics.lines()))
     for note in notes:
@@ -362,7 +305,7 @@ def export(run: Path, out: Path, overwrite: bool) -> None:
 
     made = write_model(run, out, overwrite=overwrite)
     click.echo(f"{out}: {made.size_bytes / 1e6:.1f} MB, joints within {made.parity_mm:.4f} mm of the run's")
-    _next(f"handloom predict {out} INPUT --out poses.csv")
+    print_next(f"handloom predict {out} INPUT --out poses.csv")
 
 
 @main.command()
@@ -424,20 +367,6 @@ def _three(text: str) -> tuple[float, float, float]:
     except ValueError as error:
         raise click.BadParameter("give three numbers: X,Y,Z", param_hint="--center") from error
     return x, y, z
-
-
-def _next(*commands: str) -> None:
-    for i, command in enumerate(commands):
-        click.echo(f"{'next:' if i == 0 else '  or:'} {command}")
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(value, indent=2, default=str))
-
-
-def _print_facts(facts: Mapping[str, str]) -> None:
-    for name, value in facts.items():
-        click.echo(f"{name:<14} {value}")
 
 
 def _note(values: Mapping[str, float]) -> str:

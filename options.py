@@ -1,0 +1,37 @@
+"""What the commands share: kinds of arguments, options that mean the same everywhere, and how they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path)
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what lies at the output.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
+set_option = click.option(
+    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value of the configuration."
+)
+
+
+def print_next(*commands: str) -> None:
+    """The commands that come next, the likeliest first."""
+    for i, command in enumerate(commands):
+        click.echo(f"{'next:' if i == 0 else '  or:'} {command}")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """For other programs."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """For people: a name and what it is, a line each."""
+    for name, value in facts.items():
+        click.echo(f"{name:<14} {value}")
