@@ -25,9 +25,10 @@ import numpy as np
 from handloom.stores.crops import crop_k
 from handloom.stores.errors import HandloomError
 from handloom.synth.anatomy import builtin_hand
-from handloom.synth.generate import SynthConfig, draw_samples
+from handloom.synth.config import SynthConfig
 from handloom.synth.hand import PALM, pose_hand
 from handloom.synth.render import open_renderer
+from handloom.synth.sampling import draw_samples
 from handloom.synth.scene import in_camera
 
 Draw = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]

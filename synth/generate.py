@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -30,47 +29,17 @@ from ..stores.table import Table
 from . import sensor as sensors
 from .anatomy import builtin_hand
 from .config import BLOCK_FRAMES, SynthConfig
-from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand, mirror, pose_hand
-from .pose import point_in_ball, random_rotation, root_at, sample_poses, sample_shape
+from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, mirror, pose_hand
 from .render import Renderer, open_renderer
+from .sampling import draw_samples
 from .views import Studio, blank, crop_rows, shoot
 
-__all__ = ["Sample", "SynthConfig", "draw_samples", "synthesise"]
+__all__ = ["SynthConfig", "synthesise"]
 
-F64 = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Rows = dict[str, NDArray[Any]]
 TABLES: Final = ("crops", "labels", "frames")
 """Committed in this order: no reader sees a frame without its crop and label."""
-# What a random stream is for; part of its seed.
-_SUBJECT, _FRAME = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Poses (n, 25), roots (n, 6), shapes (n, SHAPE_SIZE) and subjects (n,) of consecutive samples."""
-
-    pose: F64
-    root: F64
-    shape: F64
-    subject: NDArray[np.int32]
-
-
-def draw_samples(config: SynthConfig, hand: RiggedHand, start: int, stop: int) -> Sample:
-    """Samples `start` to `stop`; sample k depends on the seed and k alone."""
-    rngs = [np.random.default_rng((config.seed, _FRAME, k)) for k in range(start, stop)]
-    subject = np.array([config.first_subject + int(rng.integers(config.subjects)) for rng in rngs], np.int32)
-    shape = np.stack([_proportions(config.seed, int(who)) for who in subject])
-    blocks = [slice(low, low + BLOCK_FRAMES) for low in range(0, stop - start, BLOCK_FRAMES)]
-    pose = np.concatenate([sample_poses(hand, rngs[block], shape[block]) for block in blocks])
-    rotation = np.stack([random_rotation(rng) for rng in rngs])
-    palm = np.stack([point_in_ball(rng, config.volume_radius_mm) for rng in rngs])
-    return Sample(pose, root_at(hand, shape, rotation, palm), shape, subject)
-
-
-@lru_cache(maxsize=4096)
-def _proportions(seed: int, subject: int) -> F64:
-    return sample_shape(np.random.default_rng((seed, _SUBJECT, subject)))
 
 
 def synthesise(
