@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from handloom.capture.stage import Mesh, axes_of, joined, resting_hand, room, shoulder, sleeve, tube
 from handloom.capture.virtual import Stump
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.cloud import Cloud, tips
@@ -29,8 +28,10 @@ from handloom.stores.palm_calibration import Example, calibrate
 from handloom.synth.anatomy import builtin_hand
 from handloom.synth.hand import WRIST, pose_hand
 from handloom.synth.pose import root_at, sample_pose, sample_shape, sample_view
+from handloom.synth.props import Mesh, joined, tube
 from handloom.synth.raster import rasterise
 from handloom.synth.rigs import ring_rig
+from handloom.synth.room import axes_of, resting_hand, room, shoulder, sleeve
 from handloom.synth.rotation import rotation_matrix
 from handloom.synth.scene import in_camera
 from handloom.synth.sensor import StructuredLight, apply

@@ -33,15 +33,16 @@ from ..stores.errors import HandloomError, missing_extra
 from ..synth.anatomy import builtin_hand
 from ..synth.hand import POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, WRIST, RiggedHand, mirror, pose_hand
 from ..synth.pose import MotionStyle, sample_shape, sample_trajectory
+from ..synth.props import Mesh, joined
 from ..synth.render import open_renderer
 from ..synth.rigs import ring_rig
+from ..synth.room import axes_of, resting_hand, room, shoulder, sleeve
 from ..synth.rotation import rotation_vector
 from ..synth.scene import in_camera, render_frame
 from ..synth.sensor import StructuredLight
 from .sdk import load_sdk
 from .software import SoftwareCamera
 from .source import Image, Moment
-from .stage import Mesh, axes_of, joined, resting_hand, room, shoulder, sleeve
 
 QUEUE_IMAGES: Final = 12
 AHEAD_SETS: Final = 6

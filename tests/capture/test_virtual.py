@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from handloom.capture.record import record
-from handloom.capture.stage import SIDES, axes_of, room, tube
 from handloom.capture.virtual import Motion, VirtualConfig, VirtualRig
 from handloom.stores.camera import Rig, project
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import OPENXR26
 from handloom.stores.recording import open_recording
+from handloom.synth.props import SIDES, tube
 from handloom.synth.rigs import ring_rig
+from handloom.synth.room import axes_of, room
 
 RIG = ring_rig(2, width=96, height=72, focal_px=72.0)
 QUIET = VirtualConfig(frames=10, sequence_frames=5, transport="direct", jobs=1, seed=7)
