@@ -20,8 +20,9 @@ def synth() -> None:
 @click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera.")
 @click.option("--config", type=FILE, help="YAML file; the options below override it.")
 @set_option
-@click.option("--views", type=click.IntRange(1), help="Cameras on an arc around the hand.")
-@click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --views.")
+@click.option("--views", type=click.IntRange(1), help="How many cameras.")
+@click.option("--cameras", type=click.Choice(["ring", "line", "dome"]), help="How they stand around the hand.")
+@click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --cameras.")
 @click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate.")
 @click.option("--renderer", type=click.Choice(["raster", "pyrender"]), help="What draws the mesh.")
 @click.option("--seed", type=int, help="Everything random follows from it and the frame's number.")

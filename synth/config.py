@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..stores.camera import Rig, read_rig
 from .render import RendererName
-from .rigs import ring_rig
+from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, refuse_distortion, ring_rig
 from .sensor import Sensor, StructuredLight
 
 BLOCK_FRAMES = 32
@@ -26,11 +26,20 @@ class SynthConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
 
     views: int = Field(default=3, ge=1)
-    """Cameras on an arc around the volume (`rigs.ring_rig`), unless there is a `rig`."""
+    """How many cameras, unless there is a `rig`."""
+    cameras: Arrangement = "ring"
+    """How they stand about the volume: on an arc, on a straight bar, or over a dome."""
     rig: Path | None = None
     """A rig.toml: your own cameras, its origin in the middle of the volume."""
     distance_mm: float = Field(default=500.0, gt=0)
+    """From the volume's centre; of a bar, its middle's."""
     spread_deg: float = Field(default=80.0, ge=0, le=360)
+    """Angle between the outermost cameras as the volume sees them; of a dome, its opening."""
+    elevation_deg: float | None = Field(default=None, gt=-90, lt=90)
+    """Of a bar or a dome above the volume, default 0; in a ring every second camera stands this much above
+    and below, default 12."""
+    toe_in: bool = True
+    """Whether the cameras on a bar look at the volume's centre; else their axes are parallel."""
     width_px: int = Field(default=320, ge=16)
     height_px: int = Field(default=240, ge=16)
     focal_px: float = Field(default=241.0, gt=0)
@@ -65,19 +74,28 @@ class SynthConfig(BaseModel):
         """The cameras.
 
         Raises:
-            HandloomError: the rig cannot be read or made.
+            HandloomError: the rig cannot be read or made, has lens distortion or does not see the volume.
         """
         if self.rig is not None:
-            return read_rig(self.rig)
-        return ring_rig(
-            self.views,
-            distance_mm=self.distance_mm,
-            spread_deg=self.spread_deg,
-            width=self.width_px,
-            height=self.height_px,
-            focal_px=self.focal_px,
-            depth_unit_mm=self.depth_unit_mm,
+            rig = read_rig(self.rig)
+            refuse_distortion(rig, where=str(self.rig))
+            check_volume(rig, self.volume_radius_mm, where=str(self.rig))
+            return rig
+        images = Images(
+            width=self.width_px, height=self.height_px, focal_px=self.focal_px, depth_unit_mm=self.depth_unit_mm
         )
+        place = {"distance_mm": self.distance_mm, "spread_deg": self.spread_deg}
+        if self.elevation_deg is not None:
+            place["elevation_deg"] = self.elevation_deg
+        match self.cameras:
+            case "ring":
+                rig = ring_rig(self.views, **place, **images)
+            case "line":
+                rig = line_rig(self.views, **place, toe_in=self.toe_in, **images)
+            case "dome":
+                rig = dome_rig(self.views, **place, **images)
+        check_volume(rig, self.volume_radius_mm, where=f"cameras={self.cameras}", every=True)
+        return rig
 
     def make_sensor(self) -> Sensor | None:
         """The depth sensor to imitate, None for exact depth."""
