@@ -29,7 +29,7 @@ from .columns import Column
 from .durable import flush, write_json
 from .errors import HandloomError
 from .joints import Layout, layout_named
-from .table import Appender, Table
+from .table import Appender, Table, refuse_if_written
 
 FORMAT: Final = "handloom-recording"
 VERSION: Final = 1
@@ -255,7 +255,7 @@ def prepare_output(path: Path, *, overwrite: bool) -> None:
     """Make sure a recording can be made at `path`, removing the one that is there if `overwrite`.
 
     Raises:
-        HandloomError: the path is taken.
+        HandloomError: the path is taken, or another process writes there.
     """
     if not path.exists():
         return
@@ -263,10 +263,12 @@ def prepare_output(path: Path, *, overwrite: bool) -> None:
         raise HandloomError(
             "The output exists already", where=str(path), fix="add --overwrite, or choose another --out"
         )
-    if not (path.is_dir() and (not any(path.iterdir()) or _is_recording(path))):
+    if not (path.is_dir() and (_is_empty(path) or _is_recording(path))):
         raise HandloomError(
             "Refusing to overwrite what is not a recording", where=str(path), fix="choose another --out"
         )
+    for name in ("frames", "crops", "labels"):
+        refuse_if_written(path / name)
     shutil.rmtree(path)
 
 
@@ -363,6 +365,11 @@ def _read_attributes(path: Path) -> dict[str, Any]:
             "This is not a recording", where=str(path), why=f"the Zarr group is not of format '{FORMAT}'"
         )
     return values
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing, or only what Zarr had not renamed yet when it was killed."""
+    return all(entry.suffix == ".partial" for entry in path.iterdir())
 
 
 def _is_recording(path: Path) -> bool:

@@ -189,16 +189,7 @@ class Table:
         Raises:
             HandloomError: another process writes it.
         """
-        handle = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            raise HandloomError(
-                "Another process is writing this recording",
-                where=str(self.path),
-                fix="wait until it has ended, or write to another --out",
-            ) from error
+        handle = _locked(self.path)
         self._lock = handle
         for left in self.path.rglob(".*.*"):  # what killed writers had not renamed yet
             left.unlink(missing_ok=True)
@@ -362,6 +353,30 @@ class Appender:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def refuse_if_written(path: Path) -> None:
+    """Make sure that nobody writes the table at `path`, before it is removed.
+
+    Raises:
+        HandloomError: another process does.
+    """
+    if (path / LOCK_FILE).exists():
+        os.close(_locked(path))
+
+
+def _locked(path: Path) -> int:
+    handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise HandloomError(
+            "Another process is writing this recording",
+            where=str(path),
+            fix="wait until it has ended, or write to another --out",
+        ) from error
+    return handle
 
 
 def _runs(units: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:

@@ -70,6 +70,11 @@ class SynthConfig(BaseModel):
             raise ValueError(f"must be a multiple of {BLOCK_FRAMES}")
         return value
 
+    @property
+    def units(self) -> int:
+        """How many units the frames fill, the last of them perhaps short."""
+        return -(-self.frames // self.unit_frames)
+
     def make_rig(self) -> Rig:
         """The cameras.
 

@@ -24,10 +24,11 @@ from ..stores.table import Appender
 from . import sensor as sensors
 from .anatomy import builtin_hand
 from .fit import fit_pose
-from .generate import frame_rows, provenance_of
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand, mirror, pose_hand
+from .provenance import provenance_of
 from .render import RendererName, open_renderer
 from .subject import Subject, fit_subject
+from .units import frame_rows
 from .views import Studio, blank, crop_rows, shoot
 
 F64 = NDArray[np.float64]

@@ -137,18 +137,37 @@ def test_resuming_with_another_configuration_is_refused(noisy: Recording, tmp_pa
 
 def test_own_cameras_and_a_hand_out_of_sight(tmp_path: Path) -> None:
     near = Camera("near", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(0.0, 0.0, 450.0))
-    blind = Camera("blind", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(2000.0, 0.0, 450.0))
-    write_rig(Rig((near, blind)), tmp_path / "rig.toml")
-    config = SMALL.model_copy(update={"rig": tmp_path / "rig.toml", "frames": 5, "hand": "left"})
+    aside = Camera("aside", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(225.0, 0.0, 450.0))
+    write_rig(Rig((near, aside)), tmp_path / "rig.toml")
+    config = SMALL.model_copy(update={"rig": tmp_path / "rig.toml", "frames": 12, "hand": "left"})
     made = synthesise(config, tmp_path / "a.zarr", jobs=1)
     assert made.hand == "left"
-    assert made.rig.names == ("near", "blind")
+    assert made.rig.names == ("near", "aside")
     assert made.crops is not None
     assert made.labels is not None
-    assert made.crops.read("center_source").tolist() == [[1, 0]] * 5
-    assert not made.crops.read("crop")[:, 1].any()
-    assert not made.labels.read("visible")[:, 1].any()
-    assert made.crops.read("crop")[:, 0].any()
+    seen = made.crops.read("center_source").astype(bool)
+    assert seen[:, 0].all()
+    assert 0 < seen[:, 1].sum() < 12
+    hidden = ~seen[:, 1]
+    assert not made.crops.read("crop")[hidden, 1].any()
+    assert not made.labels.read("visible")[hidden, 1].any()
+    assert made.crops.read("crop")[:, 0].any((1, 2)).all()
+
+
+def test_a_camera_that_sees_no_hand_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    near = Camera("near", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(0.0, 0.0, 450.0))
+    blind = Camera("blind", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(2000.0, 0.0, 450.0))
+    write_rig(Rig((near, blind)), tmp_path / "rig.toml")
+    config = SMALL.model_copy(update={"rig": tmp_path / "rig.toml"})
+    with pytest.raises(HandloomError) as caught:
+        synthesise(config, tmp_path / "a.zarr", jobs=1)
+    assert str(caught.value) == (
+        "Camera 'blind' does not see the volume where the hands are\n"
+        f"  where: {tmp_path / 'rig.toml'}\n"
+        "  why:   its middle is at (2000, 0, 450) mm in the camera, pixel (988, 80) of 200 x 160\n"
+        "  fix:   put the rig's origin in the middle of the volume (R and t of rig.toml), or leave the camera out"
+    )
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def test_provenance_says_how_it_was_made(noisy: Recording) -> None:
