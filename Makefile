@@ -1,6 +1,8 @@
 # Two commands: `make demo` and `make test`. Both make .venv first; nothing outside the Python packages is needed.
 PYTHON ?= python3
 EXTRAS ?= realsense
+# What the tests need beside it; the demo does without these and their 500 MB.
+TEST_EXTRAS ?= dev,open3d,dask
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,7 +60,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install -q -c constraints.txt -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	$(PIP) install -q -c constraints.txt -e '.[$(TEST_EXTRAS)$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@
 
 comma := ,

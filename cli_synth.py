@@ -24,7 +24,7 @@ def synth() -> None:
 @click.option("--cameras", type=click.Choice(["ring", "line", "dome"]), help="How they stand around the hand.")
 @click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --cameras.")
 @click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate.")
-@click.option("--renderer", type=click.Choice(["raster", "pyrender"]), help="What draws the mesh.")
+@click.option("--renderer", type=click.Choice(["raster", "pyrender", "open3d"]), help="What draws the mesh.")
 @click.option("--seed", type=int, help="Everything random follows from it and the frame's number.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run.")

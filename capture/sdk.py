@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from ..stores.errors import HandloomError, missing_extra
+from ..stores.libusb import load_libusb
 
 MAGIC: Final = {b"SQLite format 3\0": "db3", b"#ROSBAG V2.0\n": "bag"}
 SOFTWARE_NAME: Final = "Handloom virtual camera"
@@ -24,13 +24,7 @@ def load_sdk() -> Any:
     Raises:
         HandloomError: it is not installed, with the command that brings it.
     """
-    try:
-        import libusb_package
-
-        # The wheel links to libusb-1.0 without bringing it: its symbols must be global before the import.
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    except (ImportError, OSError):
-        pass  # a system-wide libusb serves as well; the import below tells
+    load_libusb()
     try:
         import pyrealsense2
     except ImportError as error:

@@ -23,7 +23,7 @@ from . import sensor as sensors
 from .config import SynthConfig
 from .executor import ExecutorName, open_executor
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE
-from .provenance import changed_versions, provenance_of, versions
+from .provenance import changed_versions, packages_of, provenance_of, versions
 from .units import TABLES, UnitWork, make_unit, studio_of
 from .volume import check_rig
 
@@ -63,8 +63,9 @@ def synthesise(
     rig = config.make_rig()
     check_rig(rig, config.volume_radius_mm, where=str(config.rig or "the ring of --views cameras"))
     out = out.resolve()
+    decisive = versions(("handloom", *packages_of(config.renderer)))
     with (
-        open_executor(executor, jobs=jobs, scheduler=scheduler, versions=versions()) as execute,
+        open_executor(executor, jobs=jobs, scheduler=scheduler, versions=decisive) as execute,
         _plain_disk_errors(out),
     ):
         recording = _continued(config, rig, out) if resume else None

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
-from .render import Rendered, RendererName
+from .render import NEAR_MM, Rendered, RendererName
 
 MARGIN: Final = 1.05
 """Near and far plane lie this factor before and behind the mesh."""
-NEAREST_MM: Final = 10.0
 STEP_PX: Final = 64
 """Framebuffers come in multiples of this."""
 
@@ -48,7 +47,7 @@ class PyrenderRenderer:
         """See `Renderer.render`."""
         vertices, triangles = np.asarray(vertices_mm, np.float32), np.asarray(faces, np.int32)
         depth = vertices[:, 2]
-        near = max(float(depth.min()) / MARGIN, NEAREST_MM)
+        near = max(float(depth.min()) / MARGIN, NEAR_MM)
         far = float(depth.max()) * MARGIN
         if far <= near:
             return Rendered(np.zeros((height, width), np.float32), np.full((height, width), -1, np.int32))

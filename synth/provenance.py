@@ -14,13 +14,22 @@ PACKAGES: Final = ("numpy", "numba", "scipy", "zarr", "pyrender")
 
 def versions(names: Iterable[str] = ("handloom", *PACKAGES)) -> dict[str, str]:
     """The installed versions, 'none' for what is not installed."""
-    found = {}
-    for name in names:
+    return {name: _version(name) for name in names}
+
+
+def packages_of(renderer: Any) -> tuple[str, ...]:
+    """The packages whose versions count for what is drawn by a renderer: Open3D's, an extra, by itself alone."""
+    return (*PACKAGES, "open3d") if renderer == "open3d" else PACKAGES
+
+
+def _version(name: str) -> str:
+    # Open3D comes as one of two wheels.
+    for wheel in ("open3d", "open3d-cpu") if name == "open3d" else (name,):
         try:
-            found[name] = version(name)
+            return version(wheel)
         except PackageNotFoundError:
-            found[name] = "none"
-    return found
+            continue
+    return "none"
 
 
 def machine() -> str:
@@ -37,7 +46,7 @@ def provenance_of(renderer: str) -> dict[str, Any]:
     """What every rendered recording says of how it was made."""
     return {
         "handloom": versions(["handloom"])["handloom"],
-        "packages": versions(PACKAGES),
+        "packages": versions(packages_of(renderer)),
         "machine": machine(),
         "renderer": renderer,
     }
@@ -47,8 +56,9 @@ def changed_versions(provenance: Mapping[str, Any]) -> str:
     """What of the versions that a recording was made with is not installed now, in words; empty: all is."""
     packages = provenance.get("packages")
     before = {"handloom": provenance.get("handloom"), **(packages if isinstance(packages, Mapping) else {})}
-    now = versions()
-    drawing = provenance.get("renderer") == "pyrender"
+    renderer = provenance.get("renderer")
+    now = versions(("handloom", *packages_of(renderer)))
+    drawing = renderer == "pyrender"
     decisive = [name for name in now if name != "zarr" and (name != "pyrender" or drawing)]
     return "; ".join(
         f"{name} was {before.get(name)}, is {now[name]}" for name in decisive if before.get(name) != now[name]

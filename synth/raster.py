@@ -22,7 +22,10 @@ from ..stores import numba_cache as numba_cache  # before numba
 
 import numba as nb  # isort: skip
 
-NEAR_MM: Final = 10.0
+from .render import NEAR_MM
+
+AREA_PX2: Final = 1e-9
+"""A triangle smaller than this in the image is a line."""
 
 
 def rasterise(
@@ -112,7 +115,8 @@ def _fill(
     if first > last or math.ceil(min(pu, qu, ru)) > min(math.floor(max(pu, qu, ru)), width - 1):
         return
     area = (qu - pu) * (rv - pv) - (ru - pu) * (qv - pv)
-    if area == 0.0:
+    # Seen edge on: a slope of 1/z by rounding alone would be a wild one.
+    if abs(area) < AREA_PX2:
         return
     du = ((qw - pw) * (rv - pv) - (rw - pw) * (qv - pv)) / area
     dv = ((rw - pw) * (qu - pu) - (qw - pw) * (ru - pu)) / area

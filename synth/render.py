@@ -1,18 +1,24 @@
-"""One protocol for what turns a mesh into depth, and the two that do: `raster` and `pyrender`.
+"""One protocol for what turns a mesh into depth, and the three that do: `raster`, `pyrender` and `open3d`.
 
-`raster` is the default: exact, fast and free of OpenGL. `pyrender` draws the same picture by OpenGL and is
-there to check the first and for those who have a GPU to draw with.
+`raster` is the default: exact, fast and free of OpenGL. `pyrender` draws the same picture by OpenGL, for those
+who have a GPU to draw with; `open3d` casts rays. Both are there to check the first.
+
+All three: z-depth, not range; pixel centres at integer coordinates; no triangle culled; what lies nearer than
+`NEAR_MM` cut away, so that a mesh may reach behind the camera.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-RendererName = Literal["raster", "pyrender"]
+RendererName = Literal["raster", "pyrender", "open3d"]
+RENDERERS: Final[tuple[RendererName, ...]] = get_args(RendererName)
+NEAR_MM: Final = 10.0
+"""Nothing nearer than this is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +70,7 @@ def open_renderer(name: RendererName) -> Renderer:
             from .gl import PyrenderRenderer
 
             return PyrenderRenderer()
+        case "open3d":
+            from .embree import Open3dRenderer
+
+            return Open3dRenderer()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import handloom
 
@@ -44,13 +46,40 @@ def test_the_version_is_said_once() -> None:
 
 
 def test_what_is_required_is_pinned() -> None:
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in constraints()}
-    required = project()["project"]["dependencies"]
+    pinned = {canonicalize_name(line.split("==")[0]) for line in constraints()}
     extras = project()["project"]["optional-dependencies"]
-    names = [*required, *extras["realsense"], *extras["dev"]]  # type: ignore[misc,call-overload,index]
-    for requirement in names:
-        name = re.split(r"[<>=\[ ]", str(requirement))[0].lower().replace("_", "-")
-        assert name in pinned, name
+    assert {"realsense", "open3d", "dev"} <= set(extras)  # type: ignore[call-overload]
+    for extra in ("", *extras):  # type: ignore[misc]
+        assert requirements(extra) <= pinned, extra
+
+
+def test_what_the_required_require_is_pinned() -> None:
+    """The whole closure, as far as it is installed here: what pip would choose by itself may break any day."""
+    pinned = {canonicalize_name(line.split("==")[0]) for line in constraints()}
+    installed = {canonicalize_name(d.metadata["Name"]): d for d in distributions()}
+    extras = project()["project"]["optional-dependencies"]
+    todo = {(name, "") for extra in ("", *extras) for name in requirements(extra)}  # type: ignore[misc]
+    seen: set[tuple[str, str]] = set()
+    while todo - seen:
+        name, extra = (todo - seen).pop()
+        seen.add((name, extra))
+        # pip comes with Python, and torch brings CUDA's packages where there is a GPU.
+        if name not in installed or name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        assert name in pinned, f"{name} of constraints.txt"
+        for line in installed[name].requires or []:
+            requirement = Requirement(line)
+            if not requirement.marker or requirement.marker.evaluate({"extra": extra}):
+                todo |= {(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)}
+    assert len(seen) > 60
+
+
+def requirements(extra: str) -> set[str]:
+    """Names of the packages that an extra, or the package without any, needs on this machine."""
+    listed = project()["project"]
+    lines = listed["optional-dependencies"][extra] if extra else listed["dependencies"]  # type: ignore[index]
+    found = [Requirement(line) for line in lines]  # type: ignore[attr-defined]
+    return {canonicalize_name(r.name) for r in found if not r.marker or r.marker.evaluate()}
 
 
 def constraints() -> list[str]:
@@ -78,7 +107,10 @@ def test_imports_flow_one_way(path: Path) -> None:
     assert imported_rooms(path) <= allowed
 
 
-HEAVY = ("torch", "numba", "zarr", "cv2", "scipy", "matplotlib", "pydantic", "rich", "onnxruntime", "pyrender", "yaml")
+HEAVY = (
+    "torch", "numba", "zarr", "cv2", "scipy", "matplotlib", "pydantic", "rich", "onnxruntime", "pyrender", "open3d",
+    "yaml",
+)  # fmt: skip
 
 
 def loaded_by(statement: str) -> set[str]:
