@@ -9,7 +9,10 @@ import pytest
 from handloom.capture.source import Image
 from handloom.capture.virtual import VirtualConfig, VirtualRig
 from handloom.stores.camera import Camera, Rig
+from handloom.stores.libusb import load_libusb
 from handloom.synth.rigs import ring_rig
+
+load_libusb()  # the tests look whether the SDK can be imported, and it cannot without
 
 PERIOD_NS = 33_333_333
 COUNT = 24
