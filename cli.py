@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from .cli_synth import synth
+from .cli_synth import hand, synth
 from .options import (
     FILE,
     FOLDER,
@@ -59,6 +59,7 @@ def main(debug: bool) -> None:
     """Weave synthetic and unlabelled depth into a 3-D hand tracker."""
 
 
+main.add_command(hand)
 main.add_command(synth)
 
 

@@ -18,6 +18,9 @@ seed_option = click.option("--seed", type=int, default=0, show_default=True)
 set_option = click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value of the configuration."
 )
+hand_option = click.option("--hand", metavar="builtin|FILE", help="Whose hand: the built-in one, or a file's.")
+side_option = click.option("--side", type=click.Choice(["right", "left"]), help="Which hand; mirrored if need be.")
+mapping_option = click.option("--hand-mapping", type=FILE, help="YAML file that names the joints of the hand's file.")
 
 
 def print_next(*commands: str) -> None:

@@ -34,6 +34,7 @@ from .hand import (
     motion,
     without_helpers,
 )
+from .surface import strongest
 
 if TYPE_CHECKING:
     from .flesh import Cone
@@ -137,7 +138,7 @@ def generate(*, resolution_mm: float) -> RiggedHand:
     vertices = np.linalg.solve(back[:, :, :3], (thin - back[:, :, 3])[..., None])[..., 0]
     vertices = flesh.settled(vertices, values, grid)
 
-    index, strength = flesh.strongest(weights)
+    index, strength = strongest(weights)
     return RiggedHand(
         name="builtin",
         vertices=(vertices * SCALE).astype(np.float32),
@@ -204,7 +205,7 @@ def recipe_hash(resolution_mm: float) -> str:
     """Changes with the code that makes the hand and with its parameters."""
     tools = [f"{name} {version(name)}" for name in ("scikit-image", "fast-simplification", "scipy")]
     digest = hashlib.sha256(f"resolution {resolution_mm!r}, {', '.join(tools)}".encode())
-    for name in ("anatomy.py", "body.py", "flesh.py", "hand.py"):
+    for name in ("anatomy.py", "body.py", "flesh.py", "hand.py", "surface.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:16]
 

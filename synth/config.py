@@ -12,6 +12,8 @@ from .render import RendererName
 from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, refuse_distortion, ring_rig
 from .sensor import Sensor, StructuredLight
 
+BUILTIN = "builtin"
+"""The kit's own hand."""
 BLOCK_FRAMES = 32
 """Frames that are skinned together; units hold whole blocks, so that a frame's neighbours never change it."""
 
@@ -45,7 +47,12 @@ class SynthConfig(BaseModel):
     focal_px: float = Field(default=241.0, gt=0)
     depth_unit_mm: float = Field(default=1.0, gt=0)
 
-    hand: Literal["right", "left"] = "right"
+    hand: str = BUILTIN
+    """`builtin`, or a file that holds one (`synth/formats.py`)."""
+    side: Literal["right", "left"] = "right"
+    """Which hand is seen; a file's hand of the other side is mirrored."""
+    hand_mapping: Path | None = None
+    """YAML file that names the joints of a hand's file (`synth/naming.py`)."""
     subjects: int = Field(default=64, ge=1)
     """People; each sample shows one of them, whose proportions follow from `seed` and the subject's number."""
     first_subject: int = Field(default=0, ge=0)
@@ -69,6 +76,13 @@ class SynthConfig(BaseModel):
         if value % BLOCK_FRAMES:
             raise ValueError(f"must be a multiple of {BLOCK_FRAMES}")
         return value
+
+    @field_validator("hand", mode="before")
+    @classmethod
+    def _hand_or_side(cls, value: object) -> object:
+        if value in ("right", "left"):
+            raise ValueError(f"names a hand or its file; which side is seen is said by side={value}")
+        return str(Path(value).resolve()) if isinstance(value, (str, Path)) and value not in (BUILTIN, "") else value
 
     @property
     def units(self) -> int:

@@ -24,6 +24,8 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
+from .surface import is_closed, volume
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 FAR = np.float32(1e3)
@@ -201,20 +203,6 @@ def settled(vertices: F64, values: F32, grid: Grid) -> F64:
     return out
 
 
-def is_closed(faces: NDArray[np.int32]) -> bool:
-    """Whether every directed edge of the triangles (F, 3) meets its opposite exactly once."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
-    key = edges[:, 0] << 32 | edges[:, 1]
-    back = edges[:, 1] << 32 | edges[:, 0]
-    return len(np.unique(key)) == len(key) and bool(np.isin(key, back).all())
-
-
-def volume(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> float:
-    """Signed volume mm³ of closed triangles, positive when wound outward; (..., N, 3) takes the first."""
-    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
-    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
-
-
 def laplacian(vertices: F64, faces: NDArray[np.int32]) -> tuple[sparse.csr_matrix, F64]:
     """Cotangent Laplacian (N, N), positive semidefinite, and the vertices' areas (N,) mm²."""
     n = len(vertices)
@@ -245,12 +233,3 @@ def diffuse(vertices: F64, faces: NDArray[np.int32], owner: NDArray[np.intp], wi
     weights = np.maximum(splu(system).solve(area[:, None] * start), 0)
     out: F64 = weights / weights.sum(1, keepdims=True)
     return out
-
-
-def strongest(weights: F64, count: int = 4) -> tuple[NDArray[np.int32], F32]:
-    """The `count` largest weights of each row (N, count), scaled to sum 1, and their columns."""
-    index = np.argsort(-weights, axis=1, kind="stable")[:, :count]
-    share = np.take_along_axis(weights, index, axis=1)
-    share = np.where(share < 0.01, 0, share)
-    share = (share / share.sum(1, keepdims=True)).astype(np.float32)
-    return index.astype(np.int32), share

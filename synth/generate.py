@@ -22,6 +22,7 @@ from ..stores.table import Table
 from . import sensor as sensors
 from .config import SynthConfig
 from .executor import ExecutorName, open_executor
+from .formats import HandFile, hand_of
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE
 from .provenance import changed_versions, packages_of, provenance_of, versions
 from .units import TABLES, UnitWork, make_unit, studio_of
@@ -134,20 +135,20 @@ def create(config: SynthConfig, rig: Rig, out: Path, *, overwrite: bool) -> Reco
 
 
 def _created(config: SynthConfig, rig: Rig, out: Path, *, overwrite: bool) -> Recording:
-    hand = studio_of(config, rig).hand
+    hand = hand_of(config).hand
     values = config.model_dump(mode="json")
     recording = create_recording(
         out,
         kind="synthetic",
         rig=rig,
-        hand=config.hand,
+        hand=config.side,
         provenance={
             **provenance_of(config.renderer),
             "command": "synth run",
             "config": values,
             "seed": config.seed,
             "sensor": None if (sensor := config.make_sensor()) is None else sensors.describe(sensor),
-            "hand": hand.name,
+            "hand": hand_of(config).provenance(),
         },
         overwrite=overwrite,
     )
@@ -186,6 +187,7 @@ def _continued(config: SynthConfig, rig: Rig, out: Path) -> Recording | None:
             why=f"'{name}' was {before.get(name)!r} and is now {now.get(name)!r}",
             fix="resume with the same options, or add --overwrite to begin again",
         )
+    _same_hand(recording, hand_of(config))
     other = changed_versions(recording.provenance)
     if other:
         raise HandloomError(
@@ -195,6 +197,18 @@ def _continued(config: SynthConfig, rig: Rig, out: Path) -> Recording | None:
             fix="install those versions and resume, or add --overwrite to begin again",
         )
     return recording
+
+
+def _same_hand(recording: Recording, hand: HandFile) -> None:
+    """The path of a hand's file may be the same and what lies there another hand."""
+    before = recording.provenance.get("hand")
+    if isinstance(before, Mapping) and before.get("sha256") != hand.sha256:
+        raise HandloomError(
+            "The recording was begun with another hand",
+            where=hand.source,
+            why=f"its sha256 was {before.get('sha256')} and is now {hand.sha256}",
+            fix="bring back the hand as it was, or add --overwrite to begin again",
+        )
 
 
 def _table(recording: Recording, name: str) -> Table:

@@ -20,9 +20,9 @@ from ..stores.camera import Rig
 from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
 from ..stores.table import Table
-from .anatomy import builtin_hand
 from .config import BLOCK_FRAMES, SynthConfig
-from .hand import mirror, pose_hand
+from .formats import hand_of
+from .hand import pose_hand
 from .render import open_renderer
 from .sampling import Sample, draw_samples
 from .views import Studio, blank, crop_rows, shoot
@@ -128,9 +128,8 @@ def frame_rows(frame_id: NDArray[Any], subject: NDArray[Any], views: int) -> Row
 @lru_cache(maxsize=1)
 def studio_of(config: SynthConfig, rig: Rig) -> Studio:
     """Hand, cameras and renderer; a worker makes them once."""
-    hand = builtin_hand()
     return Studio(
-        hand=mirror(hand) if config.hand == "left" else hand,
+        hand=hand_of(config).hand,
         rig=rig,
         renderer=open_renderer(config.renderer),
         sensor=config.make_sensor(),

@@ -76,7 +76,7 @@ def test_a_motion_is_one_piece() -> None:
 def test_a_recording_is_counted_where_its_cameras_stand(tmp_path: Path) -> None:
     config = SynthConfig(frames=6, unit_frames=32, views=2, crop_px=32, sensor="none", seed=5)
     for side in ("right", "left"):
-        made = synthesise(config.model_copy(update={"hand": side}), tmp_path / f"{side}.zarr", jobs=1)
+        made = synthesise(config.model_copy(update={"side": side}), tmp_path / f"{side}.zarr", jobs=1)
         assert made.labels is not None
         found, row = view_directions(made)
         assert row.tolist() == np.repeat(np.arange(6), 2).tolist()

@@ -139,7 +139,7 @@ def test_own_cameras_and_a_hand_out_of_sight(tmp_path: Path) -> None:
     near = Camera("near", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(0.0, 0.0, 450.0))
     aside = Camera("aside", 200, 160, (200.0, 200.0, 99.5, 79.5), t=(225.0, 0.0, 450.0))
     write_rig(Rig((near, aside)), tmp_path / "rig.toml")
-    config = SMALL.model_copy(update={"rig": tmp_path / "rig.toml", "frames": 12, "hand": "left"})
+    config = SMALL.model_copy(update={"rig": tmp_path / "rig.toml", "frames": 12, "side": "left"})
     made = synthesise(config, tmp_path / "a.zarr", jobs=1)
     assert made.hand == "left"
     assert made.rig.names == ("near", "aside")
