@@ -16,17 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.joints import OPENXR26, Layout
-from .hand import (
-    BONE_PARENTS,
-    POSE_SIZE,
-    ROOT_SIZE,
-    SHAPE_MAP,
-    SHAPE_SIZE,
-    WRIST,
-    Kinematics,
-    RiggedHand,
-    stretch_frames,
-)
+from .chain import Chain, chain_of
+from .hand import BONE_PARENTS, POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, WRIST, Kinematics, RiggedHand
+from .rotation import rotation_matrix
+from .solve import Terms, jacobians
 
 F64 = NDArray[np.float64]
 
@@ -71,38 +64,33 @@ class Model:
         return out
 
     @cached_property
-    def moves(self) -> F64:
-        """(28, 26) 1 where a rotation moves a joint: first the root's 3; not its own pivot."""
-        rows = [self.above[:, WRIST] * (np.arange(26) != WRIST)] * 3
-        for dof in self.hand.dof:
-            # The wrist's degrees of freedom move the forearm only.
-            mine = np.zeros(26) if dof.joint == WRIST else self.above[:, dof.joint].copy()
-            mine[dof.joint] = 0
-            rows.append(mine)
-        return np.array(rows)
+    def chain(self) -> Chain:
+        """What the compiled loops need of the hand."""
+        return chain_of(self.hand)
 
     @cached_property
-    def turns(self) -> F64:
-        """(28, J) 1 where a rotation turns the bone that carries a point's offset."""
-        rows = [np.ones(len(self.layout))] * 3
-        rows += [
-            np.zeros(len(self.layout)) if d.joint == WRIST else self.above[self.bone, d.joint] for d in self.hand.dof
-        ]
-        return np.array(rows)
-
-    @cached_property
-    def lever(self) -> F64:
-        """(28, J, 26) the layout's blend, restricted to what each rotation moves."""
-        return self.matrix * self.moves[:, None, :]
-
-    @cached_property
-    def growth(self) -> F64:
-        """(J, SHAPE_SIZE, 26 · 3): how a point answers to a bone's growth along its parent's three axes."""
-        parents = np.array(BONE_PARENTS[:26])
-        per_joint = SHAPE_MAP[np.maximum(parents, 0)] * (parents >= 0)[:, None, None]
-        chain = self.matrix @ self.above
-        out: F64 = np.einsum("pc,cak->pkca", chain, per_joint).reshape(len(self.layout), SHAPE_SIZE, -1)
-        return out
+    def terms(self) -> Terms:
+        """What the compiled loops need of the layout."""
+        count = len(self.layout)
+        width = int((self.matrix != 0).sum(1).max())
+        joint = np.argsort(self.matrix == 0, axis=1, kind="stable")[:, :width]
+        weight = np.take_along_axis(self.matrix, joint, axis=1)
+        # A rotation moves the joints below its own, and turns its own bone; the wrist's two move the forearm only.
+        pivot = np.array([d.joint for d in self.hand.dof], np.int64)
+        moves = (self.above[:, pivot].T > 0) & (np.arange(26) != pivot[:, None])
+        turns = self.above[np.ix_(self.bone, pivot)].T > 0
+        moves[pivot == WRIST], turns[pivot == WRIST] = False, False
+        offset = (self.hand.frames[self.bone].astype(np.float64) @ self.offset_mm[:, :, None])[..., 0]
+        has_offset = np.abs(self.offset_mm).max(axis=1, initial=0) > 0
+        touched = [(moves @ (row != 0)) | (turns[:, p] & has_offset[p]) for p, row in enumerate(self.matrix)]
+        most = max(int(mine.sum()) for mine in touched)
+        column = np.full((count, max(most, 1)), -1, np.int64)
+        for row, mine in zip(column, touched, strict=True):
+            row[: mine.sum()] = np.flatnonzero(mine)
+        return Terms(
+            joint.astype(np.int64), weight, self.bone.astype(np.int64), np.ascontiguousarray(offset),
+            column, pivot, moves, turns,
+        )  # fmt: skip
 
     def points(self, state: Kinematics) -> tuple[F64, F64]:
         """The layout's points (B, J, 3) and the part of them that is offset (B, J, 3), mm, rig frame."""
@@ -110,35 +98,9 @@ class Model:
         offset = (state.rotation[:, self.bone] @ arm)[..., 0]
         return self.matrix @ state.position[:, :26] + offset, offset
 
-    def jacobian(self, state: Kinematics, offset: F64, *, with_shape: bool) -> F64:
-        """(B, K, J, 3) derivatives: root rotation 3, root position 3, pose 25, shape where asked."""
-        batch, count = len(offset), len(self.layout)
-        joints = state.position[:, :26]
-        pivots = joints[:, [WRIST] * 3 + [d.joint for d in self.hand.dof]]
-        axes = np.concatenate([np.broadcast_to(np.eye(3), (batch, 3, 3)), state.axes], axis=1)
-        arm = (self.lever.reshape(-1, 26) @ joints).reshape(batch, -1, count, 3)
-        arm -= self.lever.sum(2)[None, :, :, None] * pivots[:, :, None]
-        arm += self.turns[None, :, :, None] * offset[:, None]
-        size = ROOT_SIZE + POSE_SIZE + (SHAPE_SIZE if with_shape else 0)
-        out = np.empty((batch, size, count, 3))
-        turned = np.empty_like(arm)
-        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-            turned[..., i] = axes[:, :, None, j] * arm[..., k] - axes[:, :, None, k] * arm[..., j]
-        out[:, :3], out[:, 6:31] = turned[:, :3], turned[:, 3:]
-        out[:, 3:6] = np.eye(3)[None, :, None, :]
-        if with_shape:
-            out[:, 31:] = self._shape_jacobian(state)
+    def jacobian(self, pose: F64, root: F64, shape: F64) -> F64:
+        """(B, 43, J, 3) derivatives: root rotation 3, root position 3, pose 25, shape 12; what the fitter uses."""
+        out = np.empty((len(pose), ROOT_SIZE + POSE_SIZE + SHAPE_SIZE, len(self.layout), 3))
+        turn, place = rotation_matrix(root[:, :3]), root[:, 3:]
+        jacobians(self.chain, self.terms, *(np.ascontiguousarray(x) for x in (pose, turn, place, shape)), out)
         return out
-
-    def _shape_jacobian(self, state: Kinematics) -> F64:
-        parents = np.maximum(np.array(BONE_PARENTS[:26]), 0)
-        blocks = stretch_frames(self.hand)[parents]
-        rest = self.hand.joints.astype(np.float64)
-        # Along each of its parent's axes, the bone's stretched extent as a vector of the rig's frame.
-        grown = (state.stretch[:, parents] @ (rest - rest[parents])[:, :, None])[..., 0]
-        extent = np.einsum("cia,bci->bca", blocks, grown)
-        directions = state.rotation[:, parents] @ blocks
-        vectors = (directions * extent[:, :, None, :]).transpose(0, 1, 3, 2).reshape(len(grown), -1, 3)
-        count = len(self.layout)
-        out: F64 = (self.growth.reshape(-1, vectors.shape[1]) @ vectors).reshape(-1, count, SHAPE_SIZE, 3)
-        return out.transpose(0, 2, 1, 3)

@@ -11,7 +11,7 @@ from handloom.stores.camera import unproject
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import LAYOUTS, NYU14_OF_36, OPENXR26, layout_named
 from handloom.synth.anatomy import builtin_hand
-from handloom.synth.fit import fit_pose
+from handloom.synth.fit import Fit, fit_pose
 from handloom.synth.hand import (
     POSE_SIZE,
     ROOT_SIZE,
@@ -53,10 +53,12 @@ def test_points_of_every_layout_are_found_again(hand: RiggedHand, name: str) -> 
     pose, root = sampled(hand, 200, 0)
     truth = joints_of(hand, pose, root, np.zeros(SHAPE_SIZE))
     fit = fit_pose(hand, landmarks(LAYOUTS[name], truth), LAYOUTS[name])
-    assert fit.residual_mm.max() < 0.5
+    assert fit.residual_mm.max() < 0.3
     error = np.linalg.norm(joints_of(hand, fit.pose, fit.root, fit.shape) - truth, axis=-1)
-    # Points that a layout does not show are guessed; on average they are near all the same.
-    assert error.mean() < 0.5
+    # Joints that a layout does not show are guessed; on average they are near all the same.
+    complete = {"openxr26", "mediapipe21", "mano21", "msra21", "nyu36"}
+    assert error.mean() < (0.05 if name in complete else 0.5)
+    assert name not in complete or error.max() < 2.0
     low, high = hand.limits_rad.T
     assert (fit.pose > low - np.radians(1)).all()
     assert (fit.pose < high + np.radians(1)).all()
@@ -69,9 +71,7 @@ def test_the_jacobian_is_the_derivative(hand: RiggedHand) -> None:
         model = Model(side, layout, rng.normal(size=(36, 3)) * 6)
         pose, root = sampled(side, 3, 2)
         shape = rng.normal(size=(3, SHAPE_SIZE)) * 0.1
-        state = kinematics(side, pose, root, shape)
-        _, offset = model.points(state)
-        jacobian = model.jacobian(state, offset, with_shape=True)
+        jacobian = model.jacobian(pose, root, shape)
         direction = rng.normal(size=jacobian.shape[1])
         direction /= np.linalg.norm(direction)
 
@@ -91,6 +91,18 @@ def test_the_jacobian_is_the_derivative(hand: RiggedHand) -> None:
         numeric = (ahead(1e-5) - ahead(-1e-5)) / 2e-5
         analytic = np.einsum("bkpc,k->bpc", jacobian, direction)
         assert np.abs(numeric - analytic).max() < 1e-4 * np.abs(analytic).max()
+
+
+def test_a_frame_is_fitted_the_same_whatever_else_is_in_its_batch(hand: RiggedHand) -> None:
+    pose, root = sampled(hand, 30, 9)
+    targets = joints_of(hand, pose, root, np.zeros(SHAPE_SIZE)) + np.random.default_rng(9).normal(size=(30, 26, 3))
+    layout = layout_named("openxr26")
+    start = fit_pose(hand, targets, layout, iterations=0)
+    whole = fit_pose(hand, targets, layout, start=start)
+    one = Fit(*(value[7:8] for value in (start.pose, start.root, start.shape, start.residual_mm, start.point_mm)))
+    alone = fit_pose(hand, targets[7:8], layout, start=one)
+    assert np.array_equal(alone.pose[0], whole.pose[7])
+    assert np.array_equal(alone.root[0], whole.root[7])
 
 
 def test_unknown_points_are_left_out(hand: RiggedHand) -> None:
