@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .console import Rate
 from .options import (
     FILE,
     FOLDER,
@@ -21,6 +23,9 @@ from .options import (
     set_option,
     side_option,
 )
+
+if TYPE_CHECKING:
+    from .synth.config import SynthConfig
 
 
 @click.group()
@@ -82,44 +87,164 @@ def synth() -> None:
     """Labelled multi-view depth of a hand mesh."""
 
 
+_SETTINGS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera."),
+    click.option("--config", "config_file", type=FILE, help="YAML file; the options below override it."),
+    set_option,
+    click.option("--views", type=click.IntRange(1), help="How many cameras."),
+    click.option("--cameras", type=click.Choice(["ring", "line", "dome"]), help="How they stand around the hand."),
+    click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --cameras."),
+    hand_option,
+    side_option,
+    mapping_option,
+    click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate."),
+    click.option("--renderer", type=click.Choice(["raster", "pyrender", "open3d"]), help="What draws the mesh."),
+    click.option("--seed", type=int, help="Everything random follows from it and the frame's number."),
+)
+"""What is to be made; each but --config and -o is a key of the configuration."""
+
+_RUNNING: tuple[Callable[[Any], Any], ...] = (
+    click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes on this machine."),
+    click.option(
+        "--executor",
+        type=click.Choice(["local", "dask"]),
+        default="local",
+        show_default=True,
+        help="Who makes it: processes here, or a Dask cluster.",
+    ),
+    click.option("--scheduler", metavar="ADDRESS", help="Dask's scheduler, tcp://HOST:8786."),
+    click.option("--resume", is_flag=True, help="Continue an interrupted run."),
+)
+"""Who makes it."""
+
+
+def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """The options in this order, as one decorator."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _settings(config_file: Path | None, overrides: tuple[str, ...], given: Mapping[str, Any]) -> SynthConfig:
+    """The configuration of a file, the named options and the overrides."""
+    from .stores.config import load_config
+    from .synth.config import SynthConfig
+
+    named = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return load_config(SynthConfig, config_file, [*named, *overrides])
+
+
+@synth.command("plan")
+@click.option("--out", type=FOLDER, required=True, help="Where the recording would go.")
+@_with(_SETTINGS)
+@_with(_RUNNING)
+@overwrite_option
+@json_option
+def synth_plan(
+    out: Path,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    jobs: int,
+    executor: Any,
+    scheduler: str | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Say what 'synth run' with the same options would make, take and cost, without making it.
+
+    Ends with 1 if the disk is too small for it.
+    """
+    from .synth.plan import make_plan
+
+    settings = _settings(config_file, overrides, given)
+    plan = make_plan(
+        settings, out, jobs=jobs, executor=executor, scheduler=scheduler, resume=resume, overwrite=overwrite
+    )
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        print_facts(plan.facts())
+        if plan.fits:
+            print_next(f"handloom synth run --out {out} …, with the same options")
+    if not plan.fits:
+        click.get_current_context().exit(1)
+
+
 @synth.command("run")
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
-@click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera.")
-@click.option("--config", type=FILE, help="YAML file; the options below override it.")
-@set_option
-@click.option("--views", type=click.IntRange(1), help="How many cameras.")
-@click.option("--cameras", type=click.Choice(["ring", "line", "dome"]), help="How they stand around the hand.")
-@click.option("--rig", type=FILE, help="Your own cameras (rig.toml) instead of --cameras.")
-@hand_option
-@side_option
-@mapping_option
-@click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate.")
-@click.option("--renderer", type=click.Choice(["raster", "pyrender", "open3d"]), help="What draws the mesh.")
-@click.option("--seed", type=int, help="Everything random follows from it and the frame's number.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@_with(_SETTINGS)
+@_with(_RUNNING)
 @overwrite_option
 def synth_run(
     out: Path,
-    config: Path | None,
+    config_file: Path | None,
     overrides: tuple[str, ...],
     jobs: int,
+    executor: Any,
+    scheduler: str | None,
     resume: bool,
     overwrite: bool,
     **given: Any,
 ) -> None:
     """Make a synthetic recording: crops, bone masks, joints, visibility, and all that made them."""
     from .console import progress
-    from .stores.config import load_config
-    from .synth.config import SynthConfig
     from .synth.generate import synthesise
 
-    named = [f"{name}={value}" for name, value in given.items() if value is not None]
-    settings = load_config(SynthConfig, config, [*named, *overrides])
+    settings = _settings(config_file, overrides, given)
+    rate, views = Rate("views"), len(settings.make_rig())
     with progress("Synthesising") as report:
-        recording = synthesise(settings, out, jobs=jobs, overwrite=overwrite, resume=resume, progress=report)
-    click.echo(f"{out}: {recording.n_frames} poses seen by {recording.n_views} cameras")
-    print_next(f"handloom train murauer --arm synthetic-only --preset quick --synth {out} --run runs/synthetic")
+        recording = synthesise(
+            settings, out, jobs=jobs, executor=executor, scheduler=scheduler, overwrite=overwrite, resume=resume,
+            progress=lambda done, total: report(done, total, rate(done * views)),
+        )  # fmt: skip
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
+    click.echo(f"{out}: {recording.n_frames} poses seen by {recording.n_views} cameras, {size:.1f} MB")
+    click.echo(f"  {rate}")
+    print_next(
+        f"handloom synth preview {out} --out {out.with_suffix('.html')}",
+        f"handloom train murauer --arm synthetic-only --preset quick --synth {out} --run runs/synthetic",
+    )
+
+
+@synth.command("replay")
+@click.argument("recording", type=FOLDER)
+@click.option("--frame", type=click.IntRange(0), help="Which frame.")
+@click.option("--frames", metavar="A:B", help="Frames A to B - 1 instead.")
+@click.option("--out", type=FILE, help="PNG of the first frame: stored, drawn again, where they differ.")
+@json_option
+def synth_replay(recording: Path, frame: int | None, frames: str | None, out: Path | None, as_json: bool) -> None:
+    """Draw stored frames again and compare every bit; ends with 1 if something differs."""
+    from .synth.replay import replay, write_picture
+
+    if (frame is None) == (frames is None):
+        raise click.UsageError("give either --frame K or --frames A:B")
+    wanted = _range(frames) if frames is not None else range(frame or 0, (frame or 0) + 1)
+    found = replay(recording, wanted)
+    if out is not None:
+        write_picture(recording, found.differences[0].frame if found.differences else found.first, out)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        click.echo("\n".join(found.lines()))
+    if not found.identical:
+        click.get_current_context().exit(1)
+
+
+def _range(text: str) -> range:
+    first, colon, last = text.partition(":")
+    try:
+        found = range(int(first), int(last if colon else ""))
+    except ValueError as error:
+        raise click.BadParameter("give two numbers: 0:100", param_hint="--frames") from error
+    if not found or found.start < 0:
+        raise click.BadParameter(f"'{text}' holds no frame", param_hint="--frames")
+    return found
 
 
 @synth.command("twin")

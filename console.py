@@ -17,6 +17,39 @@ Report = Callable[..., None]
 """`report(done, total, note="")`: so many of so many are done, and what is worth a word."""
 
 
+class Rate:
+    """Things a second since the first call, as a note to a progress line and, at the end, as a sentence."""
+
+    def __init__(self, things: str) -> None:
+        self.things = things
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
+
+    def __call__(self, done: int) -> str:
+        """Note that so many are done; what has not been there at the first call counts."""
+        self._last = (time.monotonic(), done)
+        if self._first is None:
+            self._first = self._last
+        return f"{self._per_second:.0f} {self.things}/s" if self._count else ""
+
+    def __str__(self) -> str:
+        if not self._count:
+            return f"no {self.things} were left to make"
+        return f"{self._count} {self.things} in {self._seconds:.1f} s, {self._per_second:.0f} {self.things}/s"
+
+    @property
+    def _count(self) -> int:
+        return self._last[1] - self._first[1] if self._first else 0
+
+    @property
+    def _seconds(self) -> float:
+        return self._last[0] - self._first[0] if self._first else 0.0
+
+    @property
+    def _per_second(self) -> float:
+        return self._count / max(self._seconds, 1e-9)
+
+
 @contextmanager
 def progress(label: str, *, quiet: bool = False) -> Iterator[Report]:
     """Show how far the work inside the block has come."""

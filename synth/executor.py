@@ -1,7 +1,7 @@
 """Who makes the units: this process, a pool of spawned ones, or the workers of a Dask cluster.
 
-An executor is one function: it takes the work, a picklable callable that makes and writes the unit of a given
-number, and the numbers to do, and yields each number when its unit lies whole on the disk, in whatever order.
+An executor is one function, `run`: it takes the work, a picklable callable that makes and writes the unit of a
+given number, and the numbers to do, and yields each when its unit lies whole on the disk, in whatever order.
 Units are the only tasks there are, so no two workers ever share a file; who runs them decides nothing about
 what is in them.
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Final, Literal
@@ -33,6 +34,16 @@ Work = Callable[[int], int]
 Execute = Callable[[Work, Sequence[int]], Iterator[int]]
 ExecutorName = Literal["local", "dask"]
 
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Something that makes units."""
+
+    run: Execute
+    workers: int
+    """How many units it makes at a time, now."""
+
+
 CONNECT_S: Final = 8.0
 """Longest wait for a scheduler and its first worker."""
 AHEAD: Final = 4
@@ -44,7 +55,7 @@ _ONE_AT_A_TIME: Final = threading.Lock()
 @contextmanager
 def open_executor(
     name: ExecutorName, *, jobs: int, scheduler: str | None, versions: Mapping[str, str]
-) -> Iterator[Execute]:
+) -> Iterator[Executor]:
     """The executor of that name, reachable and fit for the work.
 
     Args:
@@ -58,7 +69,7 @@ def open_executor(
             while units are made: a worker process died.
     """
     if name == "local":
-        yield lambda work, units: _local(work, units, jobs)
+        yield Executor(lambda work, units: _local(work, units, jobs), jobs)
         return
     if not scheduler:
         raise HandloomError(
@@ -66,7 +77,7 @@ def open_executor(
         )
     with _connected(scheduler) as client:
         _check_workers(client, scheduler, versions)
-        yield lambda work, units: _dask(client, scheduler, work, units)
+        yield Executor(lambda work, units: _dask(client, scheduler, work, units), _threads(client))
 
 
 def _local(work: Work, units: Sequence[int], jobs: int) -> Iterator[int]:
@@ -195,7 +206,7 @@ def _dask(client: Client, scheduler: str, work: Work, units: Sequence[int]) -> I
 
     def send() -> None:
         """Keep every thread busy, those of workers that came later too."""
-        room = AHEAD * max(sum(client.nthreads().values()), 1) - finished.count()
+        room = AHEAD * max(_threads(client), 1) - finished.count()
         # Not pure: a unit's number must never stand for a result of another run.
         finished.update([client.submit(_one_at_a_time, work, unit, pure=False) for unit in islice(left, room)])
 
@@ -214,6 +225,10 @@ def _dask(client: Client, scheduler: str, work: Work, units: Sequence[int]) -> I
             fix="see the workers' and the scheduler's logs, then run again with --resume; what is committed stays",
             exit_code=BAD_ENVIRONMENT,
         ) from error
+
+
+def _threads(client: Client) -> int:
+    return sum(client.nthreads().values())
 
 
 def _one_at_a_time(work: Work, unit: int) -> int:

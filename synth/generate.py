@@ -26,7 +26,6 @@ from .formats import HandFile, hand_of
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE
 from .provenance import changed_versions, packages_of, provenance_of, versions
 from .units import TABLES, UnitWork, make_unit, studio_of
-from .volume import check_rig
 
 __all__ = ["SynthConfig", "synthesise"]
 
@@ -62,11 +61,10 @@ def synthesise(
             ones nothing has been written then.
     """
     rig = config.make_rig()
-    check_rig(rig, config.volume_radius_mm, where=str(config.rig or "the ring of --views cameras"))
     out = out.resolve()
     decisive = versions(("handloom", *packages_of(config.renderer)))
     with (
-        open_executor(executor, jobs=jobs, scheduler=scheduler, versions=decisive) as execute,
+        open_executor(executor, jobs=jobs, scheduler=scheduler, versions=decisive) as made_by,
         _plain_disk_errors(out),
     ):
         recording = _continued(config, rig, out) if resume else None
@@ -82,10 +80,10 @@ def synthesise(
             _tell(progress, done, config)
             work = UnitWork(config, rig, out, recording.uuid)
             if todo and (jobs > 1 or executor != "local"):
-                _warm(work)
+                warm(work)
             for table in tables:
                 table.commit_prefix(done)
-            for unit in execute(work, todo):
+            for unit in made_by.run(work, todo):
                 done.add(unit)
                 for table in tables:
                     table.commit_prefix(done)
@@ -226,7 +224,7 @@ def _tell(progress: Progress | None, done: set[int], config: SynthConfig) -> Non
         progress(rows, config.frames)
 
 
-def _warm(work: UnitWork) -> None:
+def warm(work: UnitWork) -> None:
     """Have numba compile and cache every kernel before several workers would do it at once."""
     if work.config.renderer == "raster":
         make_unit(work.config.model_copy(update={"frames": 1}), studio_of(work.config, work.rig), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -16,6 +17,8 @@ Arrangement = Literal["ring", "line", "dome"]
 GOLDEN_ANGLE: Final = np.pi * (3 - np.sqrt(5))
 SEEN_AT_LEAST: Final = 0.5
 """Share of the volume that at least one camera of a rig must see."""
+HAND_MM: Final = 300.0
+"""Side of the cube around a palm that holds the hand; what networks look at."""
 
 
 def looking_at(position_mm: NDArray[Any], target_mm: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -193,17 +196,31 @@ def _rig(positions: F64, targets: F64, images: Images) -> Rig:
 
 def volume_share(rig: Rig, radius_mm: float) -> tuple[float, ...]:
     """For each camera the share of a ball about the rig's origin that lies inside its image, 0 to 1."""
+    return tuple(float(share.mean()) for share in _shares(rig, radius_mm, 0.0))
+
+
+def hand_share(rig: Rig, radius_mm: float) -> tuple[float, ...]:
+    """For each camera the mean share of a hand that its image holds, the palm anywhere in a ball about the origin.
+
+    A hand is its cube, seen as a square at the palm's depth.
+    """
+    return tuple(float(share.mean()) for share in _shares(rig, radius_mm, HAND_MM))
+
+
+def _shares(rig: Rig, radius_mm: float, side_mm: float) -> Iterator[NDArray[np.float64]]:
+    """Of each camera, for points that fill the ball: which part of a square around each its image holds."""
     axis = np.linspace(-1, 1, 12)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     points = radius_mm * points[np.linalg.norm(points, axis=1) <= 1]
-    shares = []
     for camera in rig.cameras:
         seen = camera.to_camera(points)
         ahead = seen[:, 2] > 1.0
-        u, v = project(np.where(ahead[:, None], seen, [0.0, 0.0, 1.0]), camera.k).T
-        inside = (u >= -0.5) & (u < camera.width - 0.5) & (v >= -0.5) & (v < camera.height - 0.5)
-        shares.append(float((ahead & inside).mean()))
-    return tuple(shares)
+        pixels = project(np.where(ahead[:, None], seen, [0.0, 0.0, 1.0]), camera.k)
+        size = np.array([camera.width, camera.height])
+        # A point is a square of a thousandth of a pixel.
+        half = np.maximum(side_mm / 2 * np.array(camera.k[:2]) / np.where(ahead, seen[:, 2], 1.0)[:, None], 5e-4)
+        low, high = (np.clip(pixels + sign * half, -0.5, size - 0.5) for sign in (-1, 1))
+        yield (ahead * ((high - low) / (2 * half)).prod(axis=1)).round(9)
 
 
 def check_volume(rig: Rig, radius_mm: float, *, where: str, every: bool = False) -> None:
@@ -213,13 +230,14 @@ def check_volume(rig: Rig, radius_mm: float, *, where: str, every: bool = False)
         rig: the cameras.
         radius_mm: of the ball.
         where: what to name in the error.
-        every: whether every camera must see half of it; else one that does is enough.
+        every: whether every camera must see half of it; else one that does is enough, if the others see some.
 
     Raises:
-        HandloomError: naming the best camera, or the worst with `every`.
+        HandloomError: naming the best camera, the worst with `every`, or one that sees nothing.
     """
     shares = volume_share(rig, radius_mm)
     share = min(shares) if every else max(shares)
+    fix = "put the rig's origin where the hand is, or take a smaller volume_radius_mm or focal_px"
     if share < SEEN_AT_LEAST:
         name = rig.names[shares.index(share)]
         raise HandloomError(
@@ -227,7 +245,17 @@ def check_volume(rig: Rig, radius_mm: float, *, where: str, every: bool = False)
             where=where,
             why=f"{'it' if every else f'the best, {name!r},'} sees {share:.0%} of a ball of {radius_mm:g} mm about the "
             "rig's origin",
-            fix="put the rig's origin where the hand is, or take a smaller volume_radius_mm or focal_px",
+            fix=fix,
+        )
+    if min(shares) == 0:
+        # One view in so many would stay empty, for as long as the run takes.
+        camera = rig.cameras[shares.index(0)]
+        x, y, z = camera.to_camera(np.zeros(3))
+        raise HandloomError(
+            f"Camera '{camera.name}' sees nothing of the volume",
+            where=where,
+            why=f"the rig's origin lies at ({x:.0f}, {y:.0f}, {z:.0f}) mm in it, x right, y down, z forward",
+            fix=f"correct its R and t, or leave it out; {fix}",
         )
 
 

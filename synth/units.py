@@ -44,7 +44,7 @@ class UnitWork:
 
     def __call__(self, unit: int) -> int:
         """Write what the unit still lacks, its tables one after the other; gives its number."""
-        tables = {name: Table.open(self.out / name, writable=True) for name in TABLES}
+        tables = self.tables()
         missing = [name for name in TABLES if not tables[name].marked(unit)]
         if missing:
             rows = make_unit(self.config, studio_of(self.config, self.rig), unit)
@@ -53,6 +53,10 @@ class UnitWork:
             for name in missing:
                 tables[name].write_unit(unit, rows[name], marker=True)
         return unit
+
+    def tables(self) -> dict[str, Table]:
+        """The recording's tables, to write units of."""
+        return {name: Table.open(self.out / name, writable=True) for name in TABLES}
 
 
 def make_unit(config: SynthConfig, studio: Studio, unit: int) -> dict[str, Rows]:

@@ -40,6 +40,27 @@ def test_help_lists_the_stages_and_fits_eighty_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "replay", "twin"])
+def test_help_of_the_synthesis_commands_fits_eighty_columns(command: str) -> None:
+    text = CliRunner().invoke(main, ["synth", command, "--help"], terminal_width=80).output
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_synthesising_says_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    done = run("synth", "run", "--out", out, "--frames", 3, "--views", 2, "--jobs", 1, "-o", "crop_px=64")
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, second, *rest = done.stdout.splitlines()
+    assert first.startswith(f"{out}: 3 poses seen by 2 cameras, 0.")
+    assert second.startswith("  6 views in ")
+    assert rest == [
+        f"next: handloom synth preview {out} --out {tmp_path / 's.html'}",
+        f"  or: handloom train murauer --arm synthetic-only --preset quick --synth {out} --run runs/synthetic",
+    ]
+    again = run("synth", "run", "--out", out, "--frames", 3, "--views", 2, "--jobs", 1, "-o", "crop_px=64", "--resume")
+    assert again.stdout.splitlines()[1] == "  no views were left to make"
+
+
 def test_importing_says_what_it_made_and_what_comes_next(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     done = run("capture", "import", folder, "--out", out)

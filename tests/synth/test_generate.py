@@ -161,12 +161,11 @@ def test_a_camera_that_sees_no_hand_is_refused_before_anything_is_written(tmp_pa
     config = SMALL.model_copy(update={"rig": tmp_path / "rig.toml"})
     with pytest.raises(HandloomError) as caught:
         synthesise(config, tmp_path / "a.zarr", jobs=1)
-    assert str(caught.value) == (
-        "Camera 'blind' does not see the volume where the hands are\n"
-        f"  where: {tmp_path / 'rig.toml'}\n"
-        "  why:   its middle is at (2000, 0, 450) mm in the camera, pixel (988, 80) of 200 x 160\n"
-        "  fix:   put the rig's origin in the middle of the volume (R and t of rig.toml), or leave the camera out"
-    )
+    assert str(caught.value).splitlines()[:3] == [
+        "Camera 'blind' sees nothing of the volume",
+        f"  where: {tmp_path / 'rig.toml'}",
+        "  why:   the rig's origin lies at (2000, 0, 450) mm in it, x right, y down, z forward",
+    ]
     assert not (tmp_path / "a.zarr").exists()
 
 
