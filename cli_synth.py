@@ -97,6 +97,7 @@ _SETTINGS: tuple[Callable[[Any], Any], ...] = (
     hand_option,
     side_option,
     mapping_option,
+    click.option("--scene", type=click.Choice(["none", "desk", "cluttered"]), help="What stands around the hand."),
     click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate."),
     click.option("--renderer", type=click.Choice(["raster", "pyrender", "open3d"]), help="What draws the mesh."),
     click.option("--seed", type=int, help="Everything random follows from it and the frame's number."),
@@ -134,7 +135,9 @@ def _settings(config_file: Path | None, overrides: tuple[str, ...], given: Mappi
     from .stores.config import load_config
     from .synth.config import SynthConfig
 
-    named = [f"{name}={value}" for name, value in given.items() if value is not None]
+    # A preset of the scene leaves room for `-o scene.sleeve=0.3` beside it.
+    keys = {"scene": "scene.preset"}
+    named = [f"{keys.get(name, name)}={value}" for name, value in given.items() if value is not None]
     return load_config(SynthConfig, config_file, [*named, *overrides])
 
 

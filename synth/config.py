@@ -11,6 +11,7 @@ from ..stores.camera import Rig, read_rig
 from .render import RendererName
 from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, refuse_distortion, ring_rig
 from .sensor import Sensor, StructuredLight
+from .surroundings import SceneConfig
 
 BUILTIN = "builtin"
 """The kit's own hand."""
@@ -59,6 +60,9 @@ class SynthConfig(BaseModel):
     """Number of the first, to make sets of other people with the same seed."""
     volume_radius_mm: float = Field(default=100.0, ge=0)
     """The palm lies anywhere in a ball of this radius about the rig's origin."""
+
+    scene: SceneConfig = SceneConfig()
+    """What stands around the hand: `scene=desk`, or `scene.sleeve=0.3 scene.background=0.5` and so on."""
 
     sensor: Literal["none", "structured-light"] = "structured-light"
     structured_light: StructuredLight = StructuredLight()

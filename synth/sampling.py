@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import BLOCK_FRAMES, SynthConfig
-from .hand import RiggedHand
-from .pose import point_in_ball, random_rotation, root_at, sample_poses, sample_shape
+from .forearm import WRIST_DOFS, sample_wrist
+from .hand import RiggedHand, self_collision_mm
+from .pose import TOLERANCE_MM, point_in_ball, random_rotation, root_at, sample_poses, sample_shape
 
 F64 = NDArray[np.float64]
 # What a random stream is for; part of its seed.
 _SUBJECT: Final = 1
 _FRAME: Final = 2
+_WRIST: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,23 @@ def draw_samples(config: SynthConfig, hand: RiggedHand, start: int, stop: int) -
     shape = np.stack([proportions(config.seed, int(who)) for who in subject])
     blocks = [slice(low, low + BLOCK_FRAMES) for low in range(0, stop - start, BLOCK_FRAMES)]
     pose = np.concatenate([sample_poses(hand, rngs[block], shape[block]) for block in blocks])
+    _turn_wrists(config, hand, pose, shape, start)
     rotation = np.stack([random_rotation(rng) for rng in rngs])
     palm = np.stack([point_in_ball(rng, config.volume_radius_mm) for rng in rngs])
     return Sample(pose, root_at(hand, shape, rotation, palm), shape, subject)
+
+
+def _turn_wrists(config: SynthConfig, hand: RiggedHand, pose: F64, shape: F64, start: int) -> None:
+    """Let some forearms point anywhere the wrist allows; gestures say little of them. In place."""
+    turned = pose.copy()
+    for row in range(len(pose)):
+        rng = np.random.default_rng((config.seed, _WRIST, start + row))
+        if rng.random() < config.scene.wide_wrist:
+            turned[row, WRIST_DOFS] = sample_wrist(rng)
+    changed = np.flatnonzero((turned != pose).any(1))
+    if len(changed):
+        free = self_collision_mm(hand, turned[changed], shape[changed]) <= TOLERANCE_MM
+        pose[changed[free]] = turned[changed[free]]
 
 
 @lru_cache(maxsize=4096)

@@ -21,10 +21,12 @@ from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
 from ..stores.table import Table
 from .config import BLOCK_FRAMES, SynthConfig
+from .forearm import with_forearm
 from .formats import hand_of
 from .hand import pose_hand
 from .render import open_renderer
 from .sampling import Sample, draw_samples
+from .surroundings import Surroundings, around
 from .views import Studio, blank, crop_rows, shoot
 
 Rows = dict[str, NDArray[Any]]
@@ -100,10 +102,9 @@ def shoot_samples(
         for into in inside:
             row = int(rows[into])
             joints[into] = posed.joints[row - first]
-            shoot(
-                studio, posed.vertices[row - first], posed.joints[row - first],
-                frame=start + row, into=shots, row=int(into),
-            )  # fmt: skip
+            vertices, here = posed.vertices[row - first], posed.joints[row - first]
+            scene = None if studio.scene is None else around(studio.scene, start + row, vertices, here)
+            shoot(studio, vertices, here, frame=start + row, into=shots, row=int(into), around=scene)
     labels: Rows = {"joints": joints, "visible": shots.visible}
     labels |= {"pose": samples.pose[rows], "shape": samples.shape[rows], "root": samples.root[rows]}
     return {
@@ -132,14 +133,16 @@ def frame_rows(frame_id: NDArray[Any], subject: NDArray[Any], views: int) -> Row
 @lru_cache(maxsize=1)
 def studio_of(config: SynthConfig, rig: Rig) -> Studio:
     """Hand, cameras and renderer; a worker makes them once."""
+    hand = with_forearm(hand_of(config).hand)
     return Studio(
-        hand=hand_of(config).hand,
+        hand=hand,
         rig=rig,
         renderer=open_renderer(config.renderer),
         sensor=config.make_sensor(),
         seed=config.seed,
         crop_px=config.crop_px,
         window_mm=config.window_mm,
+        scene=None if config.scene.empty else Surroundings(config.scene, hand, rig, config.seed),
     )
 
 

@@ -20,8 +20,10 @@ from ..stores.joints import OPENXR26
 from ..stores.recording import CENTER_SOURCES
 from . import sensor as sensors
 from .hand import BONE_PARENTS, FOREARM, N_BONES, PALM, WRIST, RiggedHand
+from .props import Mesh
 from .render import Renderer
 from .scene import NEAR_MM, in_camera, pixel_box
+from .surroundings import Surroundings
 
 F32 = NDArray[np.float32]
 TRUTH: Final = CENTER_SOURCES.index("truth")
@@ -57,11 +59,27 @@ class Studio:
     """Of the sensor's noise."""
     crop_px: int = 192
     window_mm: float = 450.0
-    parts: NDArray[np.uint8] = field(init=False)
-    """(F + 1,) bone of each triangle + 1; the last entry, which triangle −1 finds, is 0 = nothing."""
+    scene: Surroundings | None = None
+    """What stands around the hand; None: nothing ever."""
+    bare: Triangles = field(init=False)
+    """The hand's own triangles."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", np.append(self.hand.parts + 1, 0).astype(np.uint8))
+        object.__setattr__(self, "bare", Triangles(self.hand.faces, _with_nothing(self.hand.parts + 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Triangles:
+    """The triangles of everything that is drawn in a frame, the hand's first."""
+
+    faces: NDArray[np.int32]
+    """(F, 3)."""
+    parts: NDArray[np.uint8]
+    """(F + 1,) bone of each triangle + 1, 0 for what is not the hand; the last entry, which triangle −1 finds, too."""
+
+
+def _with_nothing(parts: NDArray[Any], extra: int = 0) -> NDArray[np.uint8]:
+    return np.concatenate([parts, np.zeros(extra + 1)]).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +114,32 @@ def blank(studio: Studio, count: int) -> Shots:
 
 
 def shoot(
-    studio: Studio, vertices_rig: NDArray[Any], joints_rig: NDArray[Any], *, frame: int, into: Shots, row: int
+    studio: Studio,
+    vertices_rig: NDArray[Any],
+    joints_rig: NDArray[Any],
+    *,
+    frame: int,
+    into: Shots,
+    row: int,
+    around: Mesh | None = None,
 ) -> None:
-    """Fill a row with the hand of vertices (N, 3) and joints (26, 3), rig frame mm, by every camera."""
-    side = studio.crop_px
+    """Fill a row with the hand of vertices (N, 3) and joints (26, 3), rig frame mm, by every camera.
+
+    Args:
+        studio: what stays the same.
+        vertices_rig: of the hand.
+        joints_rig: of the hand.
+        frame: number of the sample, for the sensor's noise.
+        into: the columns.
+        row: of them.
+        around: what else is there, in the rig's frame; it hides, shades and is sensed, but is no part of the hand.
+    """
+    side, drawn = studio.crop_px, studio.bare
+    if around is not None:
+        first = len(vertices_rig)
+        vertices_rig = np.concatenate([vertices_rig, around.vertices.astype(np.float32)])
+        faces = np.concatenate([studio.hand.faces, around.faces + np.int32(first)])
+        drawn = Triangles(faces, _with_nothing(studio.hand.parts + 1, len(around.faces)))
     for view, camera in enumerate(studio.rig.cameras):
         joints = camera.to_camera(joints_rig)
         center = joints[PALM].astype(np.float32)
@@ -116,7 +156,7 @@ def shoot(
         box = _window(studio, camera, vertices, center)
         if not (box[2] and box[3]):
             continue
-        depth, parts = _sense(studio, camera, vertices, box, frame, view)
+        depth, parts = _sense(studio, drawn, camera, vertices, box, frame, view)
         inside = window_k(camera.k, box[0], box[1])
         into.crop[row, view] = resample(depth, inside, k, width=side, height=side)
         # Outside the window `resample` gives 0, nothing; one less is 255.
@@ -152,17 +192,23 @@ def _window(studio: Studio, camera: Camera, vertices: F32, center: F32) -> tuple
 
 
 def _sense(
-    studio: Studio, camera: Camera, vertices: F32, box: tuple[int, int, int, int], frame: int, view: int
+    studio: Studio,
+    drawn: Triangles,
+    camera: Camera,
+    vertices: F32,
+    box: tuple[int, int, int, int],
+    frame: int,
+    view: int,
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     """Depth (h, w) as the camera gives it and the bone of each pixel + 1, in a window of native pixels."""
     left, top, width, height = box
     k = window_k(camera.k, left, top)
-    seen = studio.renderer.render(vertices, studio.hand.faces, k, width, height)
+    seen = studio.renderer.render(vertices, drawn.faces, k, width, height)
     depth = sensors.apply(
         studio.sensor, seen.depth_mm, camera.k, window=(left, top), depth_unit_mm=camera.depth_unit_mm,
         seed=studio.seed, frame=frame, view=view,
     )  # fmt: skip
-    return depth, studio.parts[seen.triangle]
+    return depth, drawn.parts[seen.triangle]
 
 
 def visible_joints(joints_cam: NDArray[Any], k: NDArray[Any], parts: NDArray[np.uint8]) -> NDArray[np.uint8]:

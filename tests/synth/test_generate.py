@@ -15,6 +15,7 @@ from handloom.stores.errors import HandloomError
 from handloom.stores.joints import OPENXR26
 from handloom.stores.recording import Recording, open_recording
 from handloom.synth.anatomy import builtin_hand
+from handloom.synth.forearm import with_forearm
 from handloom.synth.generate import SynthConfig, synthesise
 from handloom.synth.hand import FOREARM, PALM, pose_hand
 from handloom.synth.render import open_renderer
@@ -60,7 +61,7 @@ def test_labels_render_to_the_stored_crops(clean: Recording) -> None:
     """Pose, shape and root are enough to draw the frame again; crop pixels are points of that mesh."""
     assert clean.crops is not None
     assert clean.labels is not None
-    hand, raster = builtin_hand(), open_renderer("raster")
+    hand, raster = with_forearm(builtin_hand()), open_renderer("raster")
     pose, root, shape, joints = (clean.labels.read(name, 0, 6) for name in ("pose", "root", "shape", "joints"))
     posed = pose_hand(hand, pose, root, shape)
     assert np.abs(posed.joints - joints).max() < 1e-2
