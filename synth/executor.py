@@ -13,16 +13,18 @@ not finished it: the unit's markers tell.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError, missing_extra
 
@@ -49,6 +51,7 @@ CONNECT_S: Final = 8.0
 AHEAD: Final = 4
 """Units that wait at each Dask thread, so that none idles and a cancelled run leaves little behind."""
 
+_AGAIN: Final = "then run again with --resume: what is committed stays as it is"
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 
@@ -98,7 +101,7 @@ def _local(work: Work, units: Sequence[int], jobs: int) -> Iterator[int]:
             raise HandloomError(
                 "A worker process died",
                 why="the system ended it, most often for want of memory",
-                fix="run again with --resume and fewer --jobs; what is committed stays readable",
+                fix=f"fewer --jobs; {_AGAIN}",
                 exit_code=BAD_ENVIRONMENT,
             ) from error
         finally:
@@ -152,39 +155,46 @@ def _connected(scheduler: str) -> Iterator[Client]:
             fix="start it with 'dask scheduler' and give the address that it prints",
             exit_code=BAD_ENVIRONMENT,
         ) from error
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # its tracebacks say less than our errors
     try:
         yield client
     finally:
         client.close()
+        logger.setLevel(level)
 
 
 def _check_workers(client: Client, scheduler: str, versions: Mapping[str, str]) -> None:
     """Refuse a cluster without workers, or whose workers would draw other frames."""
-    try:
-        client.wait_for_workers(1, timeout=CONNECT_S)
-    except TimeoutError as error:
+    answers: dict[str, Any] = {}
+    end = time.monotonic() + CONNECT_S
+    while not answers and time.monotonic() < end:
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=max(end - time.monotonic(), 0.1))
+        found = client.run(_versions_here, tuple(versions), on_error="return")
+        answers = {worker: said for worker, said in found.items() if not isinstance(said, OSError)}  # it just died
+    if not answers:
         raise HandloomError(
             "The Dask scheduler has no workers",
             where=scheduler,
             fix=f"start some: dask worker {scheduler} --nworkers 8 --nthreads 1",
             exit_code=BAD_ENVIRONMENT,
-        ) from error
-    try:
-        answers: dict[str, Mapping[str, str]] = client.run(_versions_here, tuple(versions))
-    except Exception as error:  # whatever a worker without the package answers
-        raise HandloomError(
-            "A Dask worker cannot run Handloom",
-            where=scheduler,
-            why=f"{type(error).__name__}: {error}",
-            fix="install the same handloom where the workers run",
-            exit_code=BAD_ENVIRONMENT,
-        ) from error
+        )
     for worker, found in answers.items():
+        if isinstance(found, Exception):  # whatever one without the package answers
+            raise HandloomError(
+                "A Dask worker cannot run Handloom",
+                where=worker,
+                why=f"{type(found).__name__}: {found}",
+                fix="install the same handloom where the workers run",
+                exit_code=BAD_ENVIRONMENT,
+            ) from found
         other = [name for name in versions if found.get(name) != versions[name]]
         if other:
             raise HandloomError(
                 "A Dask worker has other versions and might draw other frames",
-                where=str(worker),
+                where=worker,
                 why="; ".join(f"{name} {found.get(name)} there, {versions[name]} here" for name in other),
                 fix="install the same versions where the workers run",
                 exit_code=BAD_ENVIRONMENT,
@@ -206,7 +216,9 @@ def _dask(client: Client, scheduler: str, work: Work, units: Sequence[int]) -> I
 
     def send() -> None:
         """Keep every thread busy, those of workers that came later too."""
-        room = AHEAD * max(_threads(client), 1) - finished.count()
+        with _lost_as_cancelled():
+            threads = _threads(client)
+        room = max(AHEAD * max(threads, 1) - finished.count(), 0)
         # Not pure: a unit's number must never stand for a result of another run.
         finished.update([client.submit(_one_at_a_time, work, unit, pure=False) for unit in islice(left, room)])
 
@@ -215,16 +227,31 @@ def _dask(client: Client, scheduler: str, work: Work, units: Sequence[int]) -> I
         for future in finished:
             yield future.result()
             send()
-    except (KilledWorker, CancelledError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the worker's disk, not the network
+    except KilledWorker as error:
         raise HandloomError(
-            "Dask gave a unit up",
+            "Dask gave a unit up: every worker that tried it died",
             where=scheduler,
-            why=f"{type(error).__name__}: {error}",
-            fix="see the workers' and the scheduler's logs, then run again with --resume; what is committed stays",
+            why="the systems ended them, most often for want of memory",
+            fix=f"see the workers' logs; {_AGAIN}",
             exit_code=BAD_ENVIRONMENT,
         ) from error
+    except CancelledError as error:
+        raise HandloomError(
+            "The Dask scheduler went away",
+            where=scheduler,
+            why="the connection was lost while units were being made",
+            fix=f"start it again; {_AGAIN}",
+            exit_code=BAD_ENVIRONMENT,
+        ) from error
+
+
+@contextmanager
+def _lost_as_cancelled() -> Iterator[None]:
+    """A scheduler that does not answer is gone; an OSError of a worker's disk is another matter."""
+    try:
+        yield
+    except OSError as error:
+        raise CancelledError from error
 
 
 def _threads(client: Client) -> int:

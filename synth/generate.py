@@ -91,6 +91,7 @@ def synthesise(
         finally:
             for table in tables:
                 table.unlock()
+        assert len(done) == config.units, "an executor left units out"
     return open_recording(out)
 
 
