@@ -35,6 +35,11 @@ class Column:
     """lz4 keeps up with cameras, zstd-1 packs rendered depth to a tenth."""
 
     @property
+    def compression(self) -> tuple[str, int]:
+        """Blosc's compressor and level."""
+        return ("lz4", 5) if self.codec == "capture" else ("zstd", 1)
+
+    @property
     def sharded(self) -> bool:
         """Whether each row is a chunk of its own."""
         row_bytes = int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
@@ -51,9 +56,10 @@ def create_array(group: zarr.Group, column: Column, unit_frames: int) -> None:
     if folder != "." and folder not in group:
         group.create_group(folder)
     outer = (unit_frames, *column.shape)
+    cname, level = column.compression
     blosc = BloscCodec(
-        cname="lz4" if column.codec == "capture" else "zstd",
-        clevel=5 if column.codec == "capture" else 1,
+        cname=cname,
+        clevel=level,
         shuffle="shuffle",
         typesize=np.dtype(column.dtype).itemsize,
         blocksize=BLOCK_BYTES,

@@ -1,9 +1,10 @@
-"""Single rows out of a shard, read without Zarr: index, one `pread`, CRC-32C, Blosc.
+"""Shards without Zarr: single rows out of one by index, one `pread`, CRC-32C, Blosc; and a whole one made.
 
 A shard holds `chunks` rows, each compressed on its own and followed by the CRC-32C of its bytes; at its end
 lies the index, offset and length of every row as little-endian uint64, with a CRC-32C of its own (the Zarr v3
 sharding codec with the codecs [bytes, blosc, crc32c]). Through Zarr a random 192² crop costs 0.32 ms of CPU
-(`oindex` 1.5), a PNG 0.15; this takes 0.03 (three views a row, one core; `benchmarks/reads.py`).
+(`oindex` 1.5), a PNG 0.15; this takes 0.03 (three views a row, one core; `benchmarks/reads.py`). Writing a
+crop and its bone mask takes 0.08 ms of CPU, nearly all of it compression, to the same bytes as Zarr's in 0.25.
 """
 
 from __future__ import annotations
@@ -47,6 +48,28 @@ def read_shard(path: Path, chunks: int, rows: Sequence[int], out: NDArray[Any]) 
         return [row for place, row in enumerate(rows) if not _decode(handle, index[row], out[place])]
     finally:
         os.close(handle)
+
+
+def encode_shard(rows: NDArray[Any], chunks: int, *, cname: str, level: int, block_bytes: int) -> bytes:
+    """The bytes of a shard that holds `rows` (n, ...), contiguous, and has room for `chunks` ≥ n.
+
+    They are those that Zarr writes for the codecs [bytes, blosc with byte shuffle, crc32c].
+    """
+    assert len(rows) <= chunks
+    index = np.full((chunks, 2), 2**64 - 1, "<u8")
+    parts: list[bytes] = []
+    offset = 0
+    for row, values in enumerate(rows):
+        body = blosc.compress(values, cname.encode(), level, blosc.SHUFFLE, block_bytes, values.dtype.itemsize)
+        parts += [body, _crc(body)]
+        index[row] = offset, len(body) + CRC_BYTES
+        offset += len(body) + CRC_BYTES
+    table = index.tobytes()
+    return b"".join([*parts, table, _crc(table)])
+
+
+def _crc(body: bytes) -> bytes:
+    return int(google_crc32c.value(body)).to_bytes(CRC_BYTES, "little")
 
 
 def _read_index(handle: int, chunks: int) -> NDArray[np.uint64] | None:

@@ -48,6 +48,26 @@ def test_an_existing_table_is_continued(filled: Table) -> None:
     assert (read.read("depth/cam0")[:, 0, 0] == np.arange(25)).all()
 
 
+def test_shards_are_those_of_zarr_to_the_byte(filled: Table) -> None:
+    """Ours are made without Zarr; a whole unit and a short last one, both codecs, empty rows too."""
+    group = zarr.open_group(filled.path, mode="r+")
+    for name in ("crop", "depth/cam0"):
+        values = filled.read(name)
+        values[10] = 0
+        with Appender(make(filled.path.parent / name.replace("/", "-"))) as appender:
+            for first, count in ((0, 8), (8, 12)):
+                given = rows(first, count)
+                given[name] = values[first : first + count]
+                appender.append(given)
+        array = group[name].with_config({"write_empty_chunks": True})
+        for unit in range(3):
+            key = filled.columns[name].unit_key(unit)
+            (filled.path / key).unlink()
+            array[8 * unit : min(8 * unit + 8, 20)] = values[8 * unit : 8 * unit + 8]
+            assert (filled.path / key).read_bytes() == (appender.table.path / key).read_bytes()
+        assert (zarr.open_group(appender.table.path, mode="r")[name][:] == values).all()
+
+
 def test_readers_clamp_to_what_was_committed(filled: Table) -> None:
     """The arrays run ahead of `committed` after a crash; what lies beyond is never read."""
     Table.open(filled.path, writable=True).resize(64)
