@@ -12,6 +12,7 @@ return or the depth lies outside the cube. Labels are (joint - centre) / (cube /
 
 from __future__ import annotations
 
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,24 @@ def resample(depth: NDArray[np.generic], k: ArrayLike, new_k: ArrayLike, *, widt
     Nearest pixel: anything else would invent depth between a finger and what is behind it. Both cameras share
     optical centre and orientation. Works for uint16 depth and uint8 masks; 0.04 ms for 192² (numba: 0.03).
     """
-    k, new_k = np.asarray(k, np.float64), np.asarray(new_k, np.float64)
-    columns = _nearest((np.arange(width) - new_k[2]) / new_k[0] * k[0] + k[2])
-    rows = _nearest((np.arange(height) - new_k[3]) / new_k[1] * k[1] + k[3])
+    columns, rows = nearest_pixels(k, new_k, width=width, height=height)
     # Both ascend, so what lies inside the image is one block.
     top, bottom = np.searchsorted(rows, (0, depth.shape[0]))
     left, right = np.searchsorted(columns, (0, depth.shape[1]))
     out = np.zeros((height, width), depth.dtype)
     out[top:bottom, left:right] = depth[rows[top:bottom]][:, columns[left:right]]
     return out
+
+
+def nearest_pixels(
+    k: ArrayLike, new_k: ArrayLike, *, width: int, height: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Columns (width,) and rows (height,) of the image of intrinsics `k` that `resample` takes; some lie outside."""
+    fx, fy, cx, cy = np.asarray(k, np.float64).tolist()
+    new_fx, new_fy, new_cx, new_cy = np.asarray(new_k, np.float64).tolist()
+    columns = _nearest((np.arange(width) - new_cx) / new_fx * fx + cx)
+    rows = _nearest((np.arange(height) - new_cy) / new_fy * fy + cy)
+    return columns, rows
 
 
 def take_crop(
@@ -66,13 +76,18 @@ def native_window(
 
     Width or height is 0 where the window lies outside the image.
     """
-    k, (x, y, z) = np.asarray(k, np.float64), np.asarray(center_mm, np.float64)
-    middle = k[2:] + k[:2] * np.array([x, y]) / z
-    half = k[0] * window_mm / 2 / z * np.array([1.0, k[1] / k[0]]) + margin_px
-    low = np.clip(np.floor(middle - half), 0, [width, height]).astype(int)
-    high = np.clip(np.ceil(middle + half) + 1, 0, [width, height]).astype(int)
-    size = np.maximum(high - low, 0)
-    return int(low[0]), int(low[1]), int(size[0]), int(size[1])
+    fx, fy, cx, cy = np.asarray(k, np.float64).tolist()
+    x, y, z = np.asarray(center_mm, np.float64).tolist()
+    # Plain numbers: arrays of two cost ten times as much.
+    half_u = fx * window_mm / 2 / z
+
+    def span(middle: float, half: float, limit: int) -> tuple[int, int]:
+        low = min(max(floor(middle - half), 0), limit)
+        return low, max(min(max(ceil(middle + half) + 1, 0), limit) - low, 0)
+
+    left, columns = span(cx + fx * x / z, half_u + margin_px, width)
+    top, rows = span(cy + fy * y / z, half_u * (fy / fx) + margin_px, height)
+    return left, top, columns, rows
 
 
 def window_k(k: ArrayLike, left_px: int, top_px: int) -> NDArray[np.float64]:
@@ -113,5 +128,6 @@ def _nearest(coordinates: NDArray[np.float64]) -> NDArray[np.intp]:
     A 64 px input out of a stored crop falls between two pixels everywhere: were all ties rounded the same
     way, the hand would move by half a pixel, 1.2 mm.
     """
-    half = 0.5 + 1e-3 * (-1.0) ** np.arange(len(coordinates))
-    return np.floor(coordinates + half).astype(np.intp)
+    shifted = coordinates + 0.501
+    shifted[1::2] -= 0.002
+    return np.floor(shifted).astype(np.intp)

@@ -17,6 +17,7 @@ from ..stores.camera import Camera
 from ..stores.crops import window_k
 from . import sensor as sensors
 from .render import Renderer
+from .windows import bounds, moved
 
 F32 = NDArray[np.float32]
 
@@ -27,20 +28,20 @@ NEAR_MM: Final = 50.0
 def in_camera(camera: Camera, vertices_rig: NDArray[Any]) -> F32:
     """Vertices (..., N, 3) float32 mm from the rig's frame into a camera's."""
     rotation, shift = camera.rotation.astype(np.float32), camera.translation.astype(np.float32)
-    return np.ascontiguousarray(np.asarray(vertices_rig, np.float32) @ rotation.T + shift)
+    vertices = np.ascontiguousarray(vertices_rig, np.float32)
+    out: F32 = moved(vertices.reshape(-1, 3), rotation, shift).reshape(vertices.shape)
+    return out
 
 
 def pixel_box(camera: Camera, vertices_cam: F32, margin_px: int) -> tuple[int, int, int, int]:
     """Left, top, width, height of the pixels that vertices (N, 3) cover, clipped to the image; maybe empty."""
-    z = vertices_cam[:, 2]
-    if z.min() < NEAR_MM:
+    near, _, least_x, most_x, least_y, most_y = bounds(vertices_cam)
+    if near < NEAR_MM:
         return 0, 0, camera.width, camera.height
     fx, fy, cx, cy = camera.k
-    # A tenth of `project`'s cost, and float32 is near enough to choose a box by, with a pixel to spare.
-    x, y = vertices_cam[:, 0] / z, vertices_cam[:, 1] / z
     size = (camera.width, camera.height)
-    least = (fx * float(x.min()) + cx, fy * float(y.min()) + cy)
-    most = (fx * float(x.max()) + cx, fy * float(y.max()) + cy)
+    least = (fx * least_x + cx, fy * least_y + cy)
+    most = (fx * most_x + cx, fy * most_y + cy)
     low = [min(max(floor(value) - margin_px, 0), limit) for value, limit in zip(least, size, strict=True)]
     high = [min(max(ceil(value) + 1 + margin_px, 0), limit) for value, limit in zip(most, size, strict=True)]
     return low[0], low[1], high[0] - low[0], high[1] - low[1]
