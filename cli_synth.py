@@ -37,12 +37,30 @@ def hand() -> None:
 @hand_option
 @side_option
 @mapping_option
+@click.option("--pose", metavar="NAME|FILE", help="A gesture, or a YAML file of joint angles in degrees.")
+@click.option("--out", type=FILE, help="A PNG: the hand from six sides and in every gesture, or in --pose.")
 @json_option
-def hand_show(hand: str | None, side: str | None, hand_mapping: Path | None, as_json: bool) -> None:
-    """Say what a hand is made of."""
+@overwrite_option
+def hand_show(
+    hand: str | None,
+    side: str | None,
+    hand_mapping: Path | None,
+    pose: str | None,
+    out: Path | None,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """Say what a hand is made of, and draw it."""
     from .synth.formats import facts, hand_named
 
+    if pose is not None and out is None:
+        raise click.UsageError("--pose is drawn: it needs --out F.png")
     found = hand_named(hand, side=side, mapping=hand_mapping)
+    if out is not None:
+        from .synth.portrait import pose_named, write_sheet
+
+        drawn = None if pose is None else pose_named(found.hand, pose)
+        write_sheet(found.hand, out, drawn, overwrite=overwrite)
     known = facts(found)
     if as_json:
         print_json(known)
@@ -55,6 +73,7 @@ def hand_show(hand: str | None, side: str | None, hand_mapping: Path | None, as_
             "length": f"{known['wrist_to_middle_tip_mm']} mm from the wrist to the middle finger's tip",
             "forearm": "yes" if known["forearm"] else "no, the mesh ends at the wrist",
             **{f"note {i}": note for i, note in enumerate(found.notes, start=1)},
+            **({} if out is None else {"picture": str(out)}),
         }
     )
     print_next(f"handloom synth run --out S.zarr{_of(hand, side, hand_mapping)}")

@@ -24,7 +24,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from .surface import is_closed, volume
+from .surface import is_closed, vertex_normals, volume
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -163,17 +163,6 @@ def thinned(vertices: F64, faces: NDArray[np.int32], *, triangles: int) -> tuple
         raise AssertionError("no decimation of the built-in hand is closed")
     used, corners = np.unique(corners, return_inverse=True)
     return thin[used].astype(np.float64), corners.reshape(-1, 3).astype(np.int32)
-
-
-def vertex_normals(vertices: F64, faces: NDArray[np.int32]) -> F64:
-    """(N, 3) unit normals, outward, weighted by the triangles' areas."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    normal = np.cross(b - a, c - a)
-    out = np.zeros_like(vertices)
-    for i in range(3):
-        np.add.at(out, faces[:, i], normal)
-    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-    return out
 
 
 def neighbours(

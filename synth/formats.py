@@ -2,6 +2,7 @@
 
 | file | read by | |
 |---|---|---|
+| `.glb`, `.gltf` | `gltf.py`, `foreign.py` | a skinned hand of any program; our own comes back to the bit |
 | `.npz` | `handfile.py` | our own arrays |
 
 What a file's hand had to be given or mended (a wrist closed, joints filled in) is said in its notes.
@@ -18,11 +19,15 @@ from typing import Any, Final
 from ..stores.errors import HandloomError
 from .anatomy import builtin_hand
 from .config import BUILTIN, SynthConfig
+from .foreign import adopt
+from .gltf import parse_gltf, skin_of_gltf
+from .gltf_write import own_hand, write_glb
 from .hand import FOREARM, RiggedHand, mirror
 from .handfile import arrays_of, digest, hand_of_npz, read_archive, write_npz
+from .naming import HandMapping, read_mapping
 from .surface import is_closed, volume
 
-KINDS: Final = (".npz",)
+KINDS: Final = (".npz", ".glb", ".gltf")
 MAX_BYTES: Final = 1 << 28
 """Of a hand's file."""
 
@@ -101,7 +106,7 @@ def open_hand(source: str, *, mapping: Path | None = None) -> HandFile:
             f"'{source}' is no hand", why=f"known: {BUILTIN}, or a file that ends in {', '.join(KINDS)}"
         )
     data = _bytes(path)
-    hand, notes = _read(data, path, kind, mapping)
+    hand, notes = _read(data, path, kind, read_mapping(mapping))
     both = data if mapping is None else data + _bytes(mapping)
     return HandFile(hand, str(path), hashlib.sha256(both).hexdigest(), notes)
 
@@ -115,8 +120,15 @@ def _bytes(path: Path) -> bytes:
         raise HandloomError("The hand cannot be read", where=str(path), why=error.strerror or str(error)) from error
 
 
-def _read(data: bytes, path: Path, kind: str, mapping: Path | None) -> tuple[RiggedHand, tuple[str, ...]]:
+def _read(data: bytes, path: Path, kind: str, mapping: HandMapping) -> tuple[RiggedHand, tuple[str, ...]]:
     where = str(path)
+    if kind in (".glb", ".gltf"):
+        gltf = parse_gltf(data, where=where)
+        own = own_hand(gltf)
+        if isinstance(own, RiggedHand):
+            return own, ()
+        hand, notes = adopt(skin_of_gltf(gltf, mapping, name=path.stem), mapping)
+        return hand, notes if own is None else (f"handloom's own arrays were not taken: {own}", *notes)
     entries = read_archive(data, where=where)
     if "format" not in entries:
         raise HandloomError("The archive holds no hand", where=where, why=f"its arrays: {', '.join(entries)}")
@@ -134,8 +146,10 @@ def save_hand(hand: RiggedHand, out: Path, *, overwrite: bool = False) -> None:
     match out.suffix.lower():
         case ".npz":
             write_npz(hand, out)
+        case ".glb":
+            write_glb(hand, out)
         case _:
-            raise HandloomError("No hand is written under this name", where=str(out), why="known endings: .npz")
+            raise HandloomError("No hand is written under this name", where=str(out), why="known endings: .glb, .npz")
 
 
 def facts(file: HandFile) -> dict[str, Any]:

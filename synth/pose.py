@@ -154,15 +154,34 @@ def draw(hand: RiggedHand, family: str, rng: np.random.Generator, count: int) ->
                 f"Unknown family of poses '{family}'", why=f"known: wide, between, {', '.join(GESTURES)}"
             )
     low, high = hand.limits_rad.T
-    return np.clip(_coupled(poses, rng), low, high)
+    return np.clip(_coupled(poses, rng.normal(size=(len(poses), 6))), low, high)
 
 
-def _gesture(gesture: Gesture, rng: np.random.Generator, count: int) -> F64:
-    """(count, 25) rad about the middle of a gesture; last joints and cupping still to come."""
+def typical_pose(hand: RiggedHand, family: str) -> F64:
+    """(25,) rad: the middle of a gesture, coupled and within limits; nothing random.
+
+    Raises:
+        HandloomError: there is no such gesture.
+    """
+    if family not in GESTURES:
+        raise HandloomError(f"Unknown gesture '{family}'", why=f"known: {', '.join(GESTURES)}")
+    low, high = hand.limits_rad.T
+    out: F64 = np.clip(_coupled(np.radians(_middle(GESTURES[family]))[None], np.zeros((1, 6)))[0], low, high)
+    return out
+
+
+def _middle(gesture: Gesture) -> F64:
+    """(25,) degrees; last joints and cupping still to come."""
     middle = np.zeros(POSE_SIZE)
     bends = np.array([gesture.index, gesture.middle, gesture.ring, gesture.little])
     middle[_MCP], middle[_PIP] = bends[:, 0], bends[:, 1]
     middle[_SPREAD], middle[_THUMB] = gesture.spread, gesture.thumb
+    return middle
+
+
+def _gesture(gesture: Gesture, rng: np.random.Generator, count: int) -> F64:
+    """(count, 25) rad about the middle of a gesture; last joints and cupping still to come."""
+    middle = _middle(gesture)
     loose = np.full(POSE_SIZE, float(gesture.loose_deg))
     loose[_SPREAD] *= 0.5
     loose[_THUMB] *= 0.7
@@ -183,10 +202,9 @@ def _wide(hand: RiggedHand, rng: np.random.Generator, count: int) -> F64:
     return out
 
 
-def _coupled(poses: F64, rng: np.random.Generator) -> F64:
-    """The anatomy's couplings on poses (count, 25) rad."""
+def _coupled(poses: F64, noise: F64) -> F64:
+    """The anatomy's couplings on poses (count, 25) rad, with standard normal noise (count, 6) on them."""
     out = poses.copy()
-    noise = rng.normal(size=(len(poses), 6))
     out[:, _DIP] = out[:, _PIP] * 2 / 3 + np.radians(6) * noise[:, :4]
     bent = np.clip(out[:, _MCP] / np.radians(80), 0, 1)
     out[:, _SPREAD] *= 1 - 0.8 * bent

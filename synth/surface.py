@@ -145,6 +145,17 @@ def volume(vertices: NDArray[np.floating], faces: Faces) -> float:
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
+def vertex_normals(vertices: F64, faces: Faces) -> F64:
+    """(N, 3) unit normals, outward, weighted by the triangles' areas."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    out = np.zeros_like(vertices)
+    for i in range(3):
+        np.add.at(out, faces[:, i], normal)
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    return out
+
+
 def strongest(weights: NDArray[Any], count: int = 4) -> tuple[NDArray[np.int32], F32]:
     """The `count` largest weights of each row (N, count), scaled to sum 1, and their columns."""
     index = np.argsort(-weights, axis=1, kind="stable")[:, :count]

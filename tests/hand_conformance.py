@@ -162,5 +162,6 @@ class HandConformance:
         seen = open_recording(made.path).provenance["hand"]
         assert seen["source"] == config.hand
         lit = (made.crops.read("crop") > 0).mean(axis=(1, 2, 3))
-        assert np.median(lit) > 0.04
+        # A bare hand fills a thirtieth of its window, more with its arm.
+        assert np.median(lit) > 0.02
         assert set(np.unique(made.crops.read("parts"))) - {255} <= set(range(N_BONES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from handloom.synth.formats import save_hand
 from handloom.synth.hand import RiggedHand, mirror
 
 from hand_conformance import HandConformance
+from hand_writers import intricate_glb, simple_glb, sketch, webxr, with_seams, without, write
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a hand of every kind of file."""
     folder = tmp_path_factory.mktemp("hands")
     save_hand(mirror(builtin_hand()), folder / "left.npz")
+    save_hand(builtin_hand(), folder / "own.glb")
+    write(folder / "nested.glb", intricate_glb(with_seams(sketch())))
+    bare = sketch(mirror(builtin_hand()), forearm=False)
+    named = replace(bare, names=[webxr(name) for name in bare.names])
+    write(folder / "flat.glb", simple_glb(with_seams(without(named, "palm", "forearm")), flat=True, in_cm=True))
     return folder
 
 
@@ -37,3 +44,25 @@ class TestOurArchive(HandConformance):
     @pytest.fixture
     def source(self, folder: Path) -> str | None:
         return str(folder / "left.npz")
+
+
+class TestOurGltf(HandConformance):
+    @pytest.fixture
+    def source(self, folder: Path) -> str | None:
+        return str(folder / "own.glb")
+
+
+class TestNestedGltf(HandConformance):
+    """16-bit joints, 8-bit weights, interleaved and sparse, split at seams, lying anywhere."""
+
+    @pytest.fixture
+    def source(self, folder: Path) -> str | None:
+        return str(folder / "nested.glb")
+
+
+class TestFlatGltf(HandConformance):
+    """A left hand with WebXR's names, in centimetres under a scaled node, open at the wrist."""
+
+    @pytest.fixture
+    def source(self, folder: Path) -> str | None:
+        return str(folder / "flat.glb")
