@@ -234,6 +234,41 @@ def synth_run(
     )
 
 
+@synth.command("preview")
+@click.argument("recording", type=FOLDER, required=False)
+@click.option("--out", type=FILE, required=True, help="sheet.html, or sheet.png for the contact sheet alone.")
+@click.option("--count", type=click.IntRange(1, 400), default=48, show_default=True, help="Samples on the sheet.")
+@_with(_SETTINGS)
+@overwrite_option
+def synth_preview(
+    recording: Path | None,
+    out: Path,
+    count: int,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Show samples of RECORDING; without one, of what 'synth run' with these options would make.
+
+    With RECORDING only --seed counts, which chooses the samples.
+    """
+    from .stores.recording import open_recording
+    from .synth.preview import check_output, preview_of_config, write_preview
+
+    check_output(out, overwrite=overwrite)
+    seed = given["seed"] or 0
+    if recording is None:
+        settings = _settings(config_file, overrides, given)
+        shown = preview_of_config(settings, out, count=count, overwrite=overwrite)
+    else:
+        idle = [name for name, value in given.items() if value is not None and name != "seed"]
+        if idle or config_file is not None or overrides:
+            raise click.UsageError("give either RECORDING or the options of what is to be made")
+        shown = write_preview(open_recording(recording), out, count=count, seed=seed, overwrite=overwrite)
+    click.echo(f"{out}: {shown} samples")
+
+
 @synth.command("replay")
 @click.argument("recording", type=FOLDER)
 @click.option("--frame", type=click.IntRange(0), help="Which frame.")

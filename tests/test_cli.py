@@ -40,7 +40,7 @@ def test_help_lists_the_stages_and_fits_eighty_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "replay", "twin"])
+@pytest.mark.parametrize("command", ["run", "plan", "preview", "replay", "twin"])
 def test_help_of_the_synthesis_commands_fits_eighty_columns(command: str) -> None:
     text = CliRunner().invoke(main, ["synth", command, "--help"], terminal_width=80).output
     assert max(map(len, text.splitlines())) <= 80
