@@ -11,7 +11,7 @@ Cost: some 400 triangles a hand, skinned with the others.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -51,14 +51,13 @@ def with_forearm(hand: RiggedHand) -> RiggedHand:
     """
     frame = hand.frames[WRIST].astype(np.float64)
     local = (hand.vertices - hand.joints[WRIST]) @ frame
-    length = float(np.linalg.norm(hand.joints[OPENXR26.index("middle_tip")] - hand.joints[WRIST]))
+    length = _hand_length(hand)
     reach = -float(local[:, 1].min())
     own = reach > HAS_FOREARM * length
     start = reach - 6 if own else min(reach - 4, 0.12 * length)
     middle, half = _section(local, hand.faces, start - 8 if own else start)
     path, radii = _arm(middle, half, start, length, blunt=not own)
-    thumb = 1.0 if hand.side == "left" else -1.0
-    path = _bent(path, ELBOW * length, TOWARDS * [thumb, 1.0, 1.0])
+    path = _bent(path, ELBOW * length, _elbow_way(hand))
     arm = tube(path, radii, across=np.array([1.0, 0.0, 0.0]), sides=SIDES)
     weights = hand.dense_weights() if own else _behind_the_wrist(hand.dense_weights(), local[:, 1], 0.1 * length)
     index, strength = _strongest(weights)
@@ -160,28 +159,61 @@ def sample_wrist(rng: np.random.Generator) -> F64:
     return out
 
 
-def sleeve(hand: RiggedHand, *, start_mm: float, loose_mm: float, folds_mm: F64) -> Mesh:
-    """A sleeve over the arm of a hand `with_forearm`, at rest; it moves with the forearm's bone.
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The sections of a hand's arm at rest, measured once, to dress it by."""
+
+    hand: RiggedHand
+    """`with_forearm`."""
+    length_mm: float
+    """Of the hand."""
+    behind_mm: F64
+    """(n,) distances behind the wrist."""
+    middle_mm: F64
+    """(n, 2) in the wrist's x and z."""
+    half_mm: F64
+    """(n, 2) half axes, likewise."""
+
+
+def arm_of(hand: RiggedHand) -> Arm:
+    """The arm of a hand `with_forearm`."""
+    local = (hand.vertices - hand.joints[WRIST]) @ hand.frames[WRIST].astype(np.float64)
+    length = _hand_length(hand)
+    # Beyond, the elbow bends and a section would be aslant.
+    behind = np.linspace(0, ELBOW * length - 40, 24)
+    sections = [_section(local, hand.faces, float(y)) for y in behind]
+    return Arm(hand, length, behind, np.array([m for m, _ in sections]), np.array([h for _, h in sections]))
+
+
+def sleeve(arm: Arm, *, start_mm: float, loose_mm: float, folds_mm: F64) -> Mesh:
+    """A sleeve over an arm at rest; it moves with the forearm's bone.
 
     Args:
-        hand: whose arm.
+        arm: what it covers.
         start_mm: from the wrist to the cuff.
         loose_mm: how far the cloth stands off the skin.
         folds_mm: (n, 2) what the n rings of cloth differ by, across and in depth.
     """
-    frame = hand.frames[WRIST].astype(np.float64)
-    local = (hand.vertices - hand.joints[WRIST]) @ frame
-    length = float(np.linalg.norm(hand.joints[OPENXR26.index("middle_tip")] - hand.joints[WRIST]))
-    elbow, count = ELBOW * length, len(folds_mm)
-    behind = np.linspace(start_mm, elbow + 0.85 * BEYOND * length, count)
-    sections = [_section(local, hand.faces, min(y, elbow - 40)) for y in behind]
-    middle, half = np.array([m for m, _ in sections]), np.array([h for _, h in sections])
-    half = half + loose_mm + np.maximum(folds_mm, 2 - loose_mm)
+    hand, elbow = arm.hand, ELBOW * arm.length_mm
+    behind = np.linspace(start_mm, elbow + 0.85 * BEYOND * arm.length_mm, len(folds_mm))
     # The cuff is turned in, so that the gap between cloth and skin is closed some way up.
-    half = np.concatenate([[sections[0][1] - 2.0], half])
-    middle = np.concatenate([middle[:1], middle])
     behind = np.concatenate([[start_mm + 4.0], behind])
+    middle, half = (
+        np.stack([np.interp(behind, arm.behind_mm, column) for column in values.T], axis=1)
+        for values in (arm.middle_mm, arm.half_mm)
+    )
+    half[0] -= 2.0
+    half[1:] += loose_mm + np.maximum(folds_mm, 2 - loose_mm)
     path = np.stack([middle[:, 0], -behind, middle[:, 1]], axis=1)
-    thumb = 1.0 if hand.side == "left" else -1.0
-    cloth = tube(_bent(path, elbow, TOWARDS * [thumb, 1.0, 1.0]), half, across=np.array([1.0, 0.0, 0.0]), sides=SIDES)
-    return Mesh(hand.joints[WRIST] + cloth.vertices @ frame.T, cloth.faces)
+    cloth = tube(_bent(path, elbow, _elbow_way(hand)), half, across=np.array([1.0, 0.0, 0.0]), sides=SIDES)
+    return Mesh(hand.joints[WRIST] + cloth.vertices @ hand.frames[WRIST].T.astype(np.float64), cloth.faces)
+
+
+def _hand_length(hand: RiggedHand) -> float:
+    """From wrist to middle finger tip, mm."""
+    return float(np.linalg.norm(hand.joints[OPENXR26.index("middle_tip")] - hand.joints[WRIST]))
+
+
+def _elbow_way(hand: RiggedHand) -> F64:
+    """(3,) where the elbow takes the upper arm, wrist's axes."""
+    return np.asarray(TOWARDS * [1.0 if hand.side == "left" else -1.0, 1.0, 1.0])

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..stores.camera import Rig
 from ..stores.joints import OPENXR26
-from .forearm import sleeve
+from .forearm import Arm, arm_of, sleeve
 from .hand import FOREARM, PALM, WRIST, RiggedHand, mirror, pose_hand
 from .pose import random_rotation, sample_pose, sample_shape
 from .props import Mesh, ball, box, cylinder, joined
@@ -86,6 +86,7 @@ class Surroundings:
     rig: Rig
     seed: int
     other: RiggedHand = field(init=False)
+    arm: Arm = field(init=False)
     flesh: NDArray[np.intp] = field(init=False)
     """Vertices of the hand without its arm."""
     marks: NDArray[np.intp] = field(init=False)
@@ -103,6 +104,7 @@ class Surroundings:
         object.__setattr__(self, "marks", np.array([first, last, arm[third], arm[fourth]]))
         object.__setattr__(self, "flesh", np.flatnonzero(weights[:, FOREARM] < 0.5))
         object.__setattr__(self, "other", mirror(self.hand))
+        object.__setattr__(self, "arm", arm_of(self.hand))
 
 
 def around(scene: Surroundings, k: int, vertices: NDArray[Any], joints: NDArray[Any]) -> Mesh | None:
@@ -134,7 +136,7 @@ def _sleeved(scene: Surroundings, rng: np.random.Generator, vertices: F64) -> Me
     """A sleeve from somewhere behind the wrist: a shirt's close to the skin, a coat's wide, pushed up or not."""
     start = 8 + rng.exponential(35) if rng.random() < 0.7 else rng.uniform(40, 170)
     folds = rng.normal(size=(14, 2)) * rng.uniform(0.5, 4.0)
-    cloth = sleeve(scene.hand, start_mm=min(start, 190.0), loose_mm=rng.uniform(3, 18), folds_mm=folds)
+    cloth = sleeve(scene.arm, start_mm=min(start, 190.0), loose_mm=rng.uniform(3, 18), folds_mm=folds)
     # The arm is moved by one bone: four of its points tell how.
     rest = scene.hand.vertices[scene.marks].astype(np.float64)
     here = vertices[scene.marks]

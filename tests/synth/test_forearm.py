@@ -11,7 +11,7 @@ import trimesh
 from handloom.stores.joints import OPENXR26
 from handloom.synth.anatomy import builtin_hand
 from handloom.synth.config import SynthConfig
-from handloom.synth.forearm import WRIST_DOFS, sample_wrist, sleeve, with_forearm
+from handloom.synth.forearm import WRIST_DOFS, arm_of, sample_wrist, sleeve, with_forearm
 from handloom.synth.hand import (
     DOFS,
     FOREARM,
@@ -164,7 +164,7 @@ def test_sampled_forearms_point_wherever_a_wrist_allows() -> None:
 
 def test_a_sleeve_hides_the_arm_from_its_cuff_on_and_nothing_of_the_hand() -> None:
     hand = with_forearm(builtin_hand())
-    cloth = sleeve(hand, start_mm=40.0, loose_mm=6.0, folds_mm=np.zeros((14, 2)))
+    cloth = sleeve(arm_of(hand), start_mm=40.0, loose_mm=6.0, folds_mm=np.zeros((14, 2)))
     body = trimesh.Trimesh(cloth.vertices, cloth.faces, process=False)
     assert body.is_watertight
     assert body.volume > 0
