@@ -106,6 +106,10 @@ def synth() -> None:
     """Labelled multi-view depth of a hand mesh."""
 
 
+sensor_option = click.option(
+    "--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate."
+)
+
 _SETTINGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera."),
     click.option("--config", "config_file", type=FILE, help="YAML file; the options below override it."),
@@ -117,7 +121,7 @@ _SETTINGS: tuple[Callable[[Any], Any], ...] = (
     side_option,
     mapping_option,
     click.option("--scene", type=click.Choice(["none", "desk", "cluttered"]), help="What stands around the hand."),
-    click.option("--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate."),
+    sensor_option,
     click.option("--renderer", type=click.Choice(["raster", "pyrender", "open3d"]), help="What draws the mesh."),
     click.option("--seed", type=int, help="Everything random follows from it and the frame's number."),
 )
@@ -307,15 +311,69 @@ def _range(text: str) -> range:
 @synth.command("twin")
 @click.option("--real", type=FOLDER, required=True, help="Recording with labelled frames.")
 @click.option("--out", type=FOLDER, required=True, help="The recording of twins to make.")
-@click.option("--max-fit-error-mm", type=float, default=8.0, show_default=True, help="Leave out worse fits.")
+@click.option("--max-fit-error-mm", type=float, default=6.0, show_default=True, help="Leave out worse fits.")
+@click.option(
+    "--max-point-error-mm",
+    type=float,
+    default=15.0,
+    show_default=True,
+    help="Leave out fits of which one point stays farther off.",
+)
+@hand_option
+@mapping_option
+@sensor_option
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes on this machine.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @seed_option
 @overwrite_option
-def synth_twin(real: Path, out: Path, max_fit_error_mm: float, seed: int, overwrite: bool) -> None:
-    """Render the synthetic twin of every labelled real frame."""
-    from .console import progress
-    from .synth.twin import make_twins
+def synth_twin(
+    real: Path,
+    out: Path,
+    max_fit_error_mm: float,
+    max_point_error_mm: float,
+    hand: str | None,
+    hand_mapping: Path | None,
+    sensor: str | None,
+    jobs: int,
+    resume: bool,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Render the synthetic twin of every labelled real frame.
 
+    The labels' person is fitted first: one hand a subject of the recording. Without --sensor the twins are clean.
+    """
+    from .console import progress
+    from .synth.config import BUILTIN
+    from .synth.twin import make_twins
+    from .synth.twin_units import TwinSettings
+
+    settings = TwinSettings(
+        seed=seed,
+        sensor=_settings(None, (), {"sensor": sensor or "none"}).make_sensor(),
+        hand=hand or BUILTIN,
+        hand_mapping=hand_mapping,
+        max_fit_error_mm=max_fit_error_mm,
+        max_point_error_mm=max_point_error_mm,
+    )
     with progress("Fitting and rendering") as report:
-        made = make_twins(real, out, seed=seed, max_fit_error_mm=max_fit_error_mm, overwrite=overwrite, progress=report)
-    click.echo(f"{out}: twins of {made.n_frames} labelled frames")
+        made = make_twins(
+            real, out, settings=settings, jobs=jobs, overwrite=overwrite, resume=resume, progress=report
+        )  # fmt: skip
+    twins = made.attributes["twins"]
+    click.echo(
+        f"{out}: twins of {made.n_frames} labelled frames, median fit error {twins['median_fit_error_mm']:.1f} mm"
+    )
+    for who, counts in list(twins["subjects"].items())[:SUBJECTS_LISTED]:
+        out_of = [f"{counts[name]} {words}" for name, words in _LEFT_OUT.items() if counts[name]]
+        if out_of:
+            click.echo(f"  subject {who}: left out {', '.join(out_of)}")
     print_next(f"handloom train murauer --preset quick --synth S.zarr --synth {out} --real {real} --run runs/full")
+
+
+SUBJECTS_LISTED = 12
+_LEFT_OUT = {
+    "too_few_points": "with too few points",
+    "badly_fitted": "that fit badly",
+    "point_off": "with one point far off",
+}

@@ -38,6 +38,7 @@ from .synth.config import SynthConfig
 from .synth.generate import synthesise
 from .synth.sensor import StructuredLight
 from .synth.twin import make_twins
+from .synth.twin_units import TwinSettings
 
 LABELS: Final = 50
 JOBS: Final = 2
@@ -215,7 +216,7 @@ def _make_data(tour: Tour, sizes: Sizes, say: Say) -> None:
         found = locate(tour.capture, progress=report)
         say(f"  found in {found.located} of {found.images} images, without labels")
     with _step(tour, "twins", "Twins of the labelled frames", say) as report:
-        twins = make_twins(tour.capture, tour.twins, seed=tour.seed, progress=report)
+        twins = make_twins(tour.capture, tour.twins, settings=TwinSettings(seed=tour.seed), jobs=JOBS, progress=report)
         say(f"  {twins.n_frames} frames fitted and rendered again")
 
 

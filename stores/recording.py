@@ -2,7 +2,8 @@
 
     frames/   what the cameras gave: depth/<camera>, present, times and numbers, who and in which sequence
     crops/    where the hand is: square crops with their own K, the centres, the bones' masks
-    labels/   what is known of it: joints in the rig's frame, visibility, the parameters that made them
+    labels/   what is known of it: joints in the rig's frame, visibility, the parameters that made them, and where
+              these were fitted to labels (twins) whose frame it is and how far off the fit stays
 
 Rows correspond across the tables. Synthetic and captured recordings have the same form; nothing else of the
 kit asks which one it reads. A recording is as long as `frames/`; `crops/` of a capture may lag behind, and
@@ -140,17 +141,32 @@ class Recording:
         shape_size: int = 0,
         root_size: int = 0,
         twin: bool = False,
+        fit_error: bool = False,
         attributes: Mapping[str, Any] | None = None,
         unit_frames: int = UNIT_FRAMES,
         folder: str = "labels",
     ) -> Table:
-        """Add the table of what is known of the hand."""
+        """Add the table of what is known of the hand.
+
+        Args:
+            layout: name of the layout of the joints.
+            pose_size: length of the rows of `pose`, the angles that were drawn or fitted; 0: no such column.
+            shape_size: of `shape`, the hand's proportions.
+            root_size: of `root`, where the hand is.
+            twin: add `twin`, the `frame_id` in the recording that this one shows the synthetic twins of.
+            fit_error: add `fit_error_mm`, how far the fitted points stay from the labels, mean of the frame.
+            attributes: said of the table, beside its layout.
+            unit_frames: rows that are committed together.
+            folder: where, below the recording.
+        """
         count = len(layout_named(layout))
         columns = [Column("joints", (count, 3), "f4"), Column("visible", (self.n_views, count), "u1")]
         sizes = {"pose": pose_size, "shape": shape_size, "root": root_size}
         columns += [Column(name, (size,), "f4") for name, size in sizes.items() if size]
         if twin:
             columns.append(Column("twin", (), "u8"))
+        if fit_error:
+            columns.append(Column("fit_error_mm", (), "f4"))
         self.labels = Table.create(
             self.path / folder,
             columns,

@@ -65,7 +65,7 @@ def synthesise(
     decisive = versions(("handloom", *packages_of(config.renderer)))
     with (
         open_executor(executor, jobs=jobs, scheduler=scheduler, versions=decisive) as made_by,
-        _plain_disk_errors(out),
+        plain_disk_errors(out),
     ):
         recording = _continued(config, rig, out) if resume else None
         if recording is None:
@@ -96,7 +96,8 @@ def synthesise(
 
 
 @contextmanager
-def _plain_disk_errors(out: Path) -> Iterator[None]:
+def plain_disk_errors(out: Path) -> Iterator[None]:
+    """Say what is the matter where the disk is full or cannot be written."""
     try:
         yield
     except OSError as error:

@@ -6,7 +6,8 @@ the rotations held, both are linear,
 
     target − p = Σ_j [j moves p] R_parent S_parent δ_j + R_bone F_bone ω_p,
 
-a ridge regression over all frames. The mesh follows its joints.
+a ridge regression over all frames. The mesh follows its joints. Frames whose points stay far off compared with
+the person's others (labels of another finger, of another hand) have no say in what the person looks like.
 
 Cost: about 10 ms a frame.
 """
@@ -29,6 +30,8 @@ F64 = NDArray[np.float64]
 
 JOINT_RIDGE: Final = 0.1
 """Pull of a joint to where it is, mm² per mm² and frame; a point's offset is held half as firmly."""
+TRUST: Final = 2.5
+"""A frame farther off than this many times the person's median is not asked about the person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,9 @@ class Subject:
     """What stays the same over one person's frames."""
 
     hand: RiggedHand
-    """With the person's own skeleton."""
+    """With the person's own skeleton: `with_joints_moved(the hand that was fitted, shift_mm)`."""
+    shift_mm: F64
+    """(26, 3) of each joint from its parent, at rest."""
     shape: F64
     """(SHAPE_SIZE,)."""
     offset_mm: F64
@@ -70,12 +75,26 @@ def fit_subject(
     fit: Fit | None = None
     for _ in range(2):
         fit = fit_pose(hand, targets, layout, shape=shape, fit_shape=True, offset_mm=offset, start=fit)
+        fit, targets = _trusted(fit, targets)
         shape = np.median(fit.shape, axis=0)
+    person, shift = hand, np.zeros((26, 3))
     for _ in range(rounds):
-        fit = fit_pose(hand, targets, layout, shape=shape, offset_mm=offset, start=fit, iterations=6)
-        shift, moved = _skeleton_step(Model(hand, layout, offset), fit, targets)
-        hand, offset = with_joints_moved(hand, shift), offset + moved
-    return Subject(hand, shape, offset)
+        fit = fit_pose(person, targets, layout, shape=shape, offset_mm=offset, start=fit, iterations=6)
+        fit, targets = _trusted(fit, targets)
+        step, moved = _skeleton_step(Model(person, layout, offset), fit, targets)
+        shift, offset = shift + step, offset + moved
+        person = with_joints_moved(hand, shift)
+    return Subject(person, shift, shape, offset)
+
+
+def _trusted(fit: Fit, targets: F64) -> tuple[Fit, F64]:
+    """The frames whose points stay no farther off than is usual for this person, on the whole and each."""
+    worst = np.nanmax(fit.point_mm, axis=1)
+    rows = np.flatnonzero(
+        (fit.residual_mm <= TRUST * np.median(fit.residual_mm) + 0.5) & (worst <= TRUST * np.median(worst) + 2.0)
+    )
+    kept = Fit(*(getattr(fit, name)[rows] for name in ("pose", "root", "shape", "residual_mm", "point_mm")))
+    return kept, targets[rows]
 
 
 def _skeleton_step(model: Model, fit: Fit, targets: F64) -> tuple[F64, F64]:

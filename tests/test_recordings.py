@@ -16,6 +16,7 @@ from handloom.stores.recording import Recording, open_recording
 from handloom.synth.config import SynthConfig
 from handloom.synth.generate import synthesise
 from handloom.synth.twin import make_twins
+from handloom.synth.twin_units import TwinSettings
 
 from recording_conformance import RecordingConformance
 
@@ -66,7 +67,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def twins(captured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("twins") / "r.zarr"
-    make_twins(captured, out, seed=0)
+    make_twins(captured, out, settings=TwinSettings(seed=0))
     return out
 
 

@@ -19,6 +19,7 @@ from handloom.synth import replay as replays
 from handloom.synth.generate import SynthConfig, synthesise
 from handloom.synth.replay import replay
 from handloom.synth.twin import make_twins
+from handloom.synth.twin_units import TwinSettings
 
 CONFIG = SynthConfig(frames=110, unit_frames=64, views=2, crop_px=96, subjects=3, seed=4)
 
@@ -102,7 +103,7 @@ def test_what_cannot_be_drawn_again(made: Recording, tmp_path: Path) -> None:
     with pytest.raises(HandloomError, match="There is no frame 110") as caught:
         replay(made.path, range(100, 111))
     assert "frames 0 to 109" in str(caught.value)
-    twins = make_twins(made.path, tmp_path / "t.zarr", seed=0, rows=np.arange(12))
+    twins = make_twins(made.path, tmp_path / "t.zarr", settings=TwinSettings(seed=0), rows=np.arange(12))
     with pytest.raises(HandloomError, match="A twin cannot be drawn again"):
         replay(twins.path, range(1))
     for arguments in ((), ("--frame", 1, "--frames", "0:2"), ("--frames", "4"), ("--frames", "5:5")):
