@@ -4,8 +4,9 @@ A pose is drawn from a mixture of gestures (`synth/gestures.py`), of the ways be
 distribution over all limits in which neighbouring fingers move together (correlation 0.6) but nothing else
 is restricted: real free motion needs nine principal components for 90 % of its variance. Then the anatomy's
 couplings are applied (last joint ⅔ of the middle one, spread fading as the knuckle bends, the palm cupping
-with the outer fingers), limits enforced, and poses that run through themselves by more than real flesh
-yields (5 mm) are drawn again.
+with the outer fingers), limits enforced, what touches in a gesture is brought together (`synth/contact.py`:
+pinches meet, a fist's tips lie in the palm and its thumb on the fingers), and poses that run through themselves
+by more than real flesh yields (5 mm) are drawn again.
 
 Motion runs along straight ways between such poses and viewpoints at a speed whose logarithm wanders: at 30 Hz
 a hand turns 0.7° a frame in the median and 4.8° at the 95th percentile, as measured on people.
@@ -26,6 +27,7 @@ from scipy.special import ndtr
 
 from ..stores.errors import HandloomError
 from ..stores.joints import FINGERS
+from .contact import touch
 from .gestures import GESTURES, MIXTURE, Gesture
 from .hand import (
     DOFS,
@@ -117,7 +119,10 @@ def sample_poses(
     for _ in range(6):
         # The family is drawn anew each time, so that one that often collides does not use up the rounds.
         families = [names[rngs[i].choice(len(names), p=odds / odds.sum())] for i in pending.tolist()]
-        drawn = [draw(hand, family, rngs[i], CANDIDATES) for i, family in zip(pending.tolist(), families, strict=True)]
+        drawn = [
+            in_contact(hand, family, rngs[i], draw(hand, family, rngs[i], CANDIDATES), shapes[i])
+            for i, family in zip(pending.tolist(), families, strict=True)
+        ]
         poses = np.concatenate(drawn)
         depth = self_collision_mm(hand, poses, np.repeat(shapes[pending], CANDIDATES, axis=0))
         depth, poses = depth.reshape(-1, CANDIDATES), poses.reshape(-1, CANDIDATES, POSE_SIZE)
@@ -158,7 +163,7 @@ def draw(hand: RiggedHand, family: str, rng: np.random.Generator, count: int) ->
 
 
 def typical_pose(hand: RiggedHand, family: str) -> F64:
-    """(25,) rad: the middle of a gesture, coupled and within limits; nothing random.
+    """(25,) rad: the middle of a gesture, coupled, within limits and touching what it touches; nothing random.
 
     Raises:
         HandloomError: there is no such gesture.
@@ -166,8 +171,24 @@ def typical_pose(hand: RiggedHand, family: str) -> F64:
     if family not in GESTURES:
         raise HandloomError(f"Unknown gesture '{family}'", why=f"known: {', '.join(GESTURES)}")
     low, high = hand.limits_rad.T
-    out: F64 = np.clip(_coupled(np.radians(_middle(GESTURES[family]))[None], np.zeros((1, 6)))[0], low, high)
+    pose = np.clip(_coupled(np.radians(_middle(GESTURES[family]))[None], np.zeros((1, 6))), low, high)
+    contacts = GESTURES[family].contacts
+    out: F64 = touch(hand, contacts, pose, np.zeros(SHAPE_SIZE), -np.array([[c.press_mm for c in contacts]]))[0][0]
     return out
+
+
+def in_contact(hand: RiggedHand, family: str, rng: np.random.Generator, poses: F64, shape: F64) -> F64:
+    """Poses (count, 25) of a family in most of which what touches in it does, see `Gesture.touching`.
+
+    Fingers press each other a little: gaps are those of `Contact.press_mm` ± 0.5 mm.
+    """
+    gesture = GESTURES.get(family)
+    if gesture is None or not gesture.contacts:
+        return poses
+    press = np.array([contact.press_mm for contact in gesture.contacts])
+    target = rng.normal(-press, 0.5, (len(poses), len(press)))
+    target[rng.random(len(poses)) >= gesture.touching] = np.nan
+    return touch(hand, gesture.contacts, poses, shape, target)[0]
 
 
 def _middle(gesture: Gesture) -> F64:

@@ -1,0 +1,149 @@
+"""What touches, touches on the skinned mesh: gaps near 0 and no deeper than flesh yields."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from handloom.stores.joints import FINGERS, OPENXR26
+from handloom.synth.anatomy import builtin_hand
+from handloom.synth.contact import touch
+from handloom.synth.gestures import GESTURES
+from handloom.synth.hand import PALM, ROOT_SIZE, SHAPE_SIZE, WRIST, RiggedHand, mirror, pose_hand, without_helpers
+from handloom.synth.pose import draw, in_contact, sample_poses, sample_shape
+
+PALM_BONES = [PALM, WRIST, *(OPENXR26.index(f"{f}_metacarpal") for f in FINGERS)]
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def hand() -> RiggedHand:
+    return builtin_hand()
+
+
+def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    corners = vertices[faces]
+    face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    out = np.zeros_like(vertices)
+    for k in range(3):
+        np.add.at(out, faces[:, k], face)
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+
+
+def gap_mm(vertices: np.ndarray, normal: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Between two parts (masks) of a mesh: along the nearest vertex's normal, negative inside it."""
+    gaps = []
+    for a, b in ((one, other), (other, one)):
+        distance, nearest = cKDTree(vertices[b]).query(vertices[a])
+        along = ((vertices[a] - vertices[b][nearest]) * normal[b][nearest]).sum(1)
+        beside = np.sqrt(np.maximum(distance**2 - along**2, 0))
+        facing = (beside < 2.5) & (np.abs(along) < 12)
+        gaps.append(along[facing].min() if facing.any() else distance.min())
+    return float(min(gaps))
+
+
+def gaps_of(hand: RiggedHand, poses: np.ndarray, shapes: np.ndarray, tip: str, bones: list[int]) -> np.ndarray:
+    owner = without_helpers(hand.dense_weights()).argmax(1)
+    mine, others = owner == OPENXR26.index(f"{tip}_distal"), np.isin(owner, bones)
+    posed = pose_hand(hand, poses, np.zeros((len(poses), ROOT_SIZE)), shapes).vertices.astype(np.float64)
+    return np.array([gap_mm(v, normals(v, hand.faces), mine, others) for v in posed])
+
+
+def people(count: int) -> np.ndarray:
+    return np.stack([sample_shape(np.random.default_rng((1, i))) for i in range(count)])
+
+
+def drawn(hand: RiggedHand, family: str, shapes: np.ndarray, *, touching: bool) -> np.ndarray:
+    """One pose a subject; all of them with their contacts closed, or none."""
+    contacts = GESTURES[family].contacts
+    poses = [draw(hand, family, np.random.default_rng((2, i)), 1) for i in range(len(shapes))]
+    if touching:
+        goal = np.full((1, len(contacts)), -0.4)
+        poses = [touch(hand, contacts, p, shape, goal)[0] for p, shape in zip(poses, shapes, strict=True)]
+    return np.concatenate(poses)
+
+
+@pytest.mark.parametrize(
+    ("family", "finger"), [*((f"pinch_{f}", f) for f in FINGERS[1:]), ("ok", "index"), ("tripod", "index")]
+)
+def test_pinches_touch_on_the_mesh(hand: RiggedHand, family: str, finger: str) -> None:
+    shapes = people(COUNT)
+    thumb = [OPENXR26.index("thumb_distal")]
+    before = gaps_of(hand, drawn(hand, family, shapes, touching=False), shapes, finger, thumb)
+    after = gaps_of(hand, drawn(hand, family, shapes, touching=True), shapes, finger, thumb)
+    assert np.mean(np.abs(before) <= 2) < 0.6
+    assert np.mean(np.abs(after) <= 3) > 0.8
+    assert abs(np.median(after)) < 1.5
+    assert np.percentile(after, 2) > -5
+
+
+@pytest.mark.parametrize("finger", FINGERS[1:])
+def test_a_fist_s_tips_lie_in_the_palm(hand: RiggedHand, finger: str) -> None:
+    shapes = people(COUNT)
+    before = gaps_of(hand, drawn(hand, "fist", shapes, touching=False), shapes, finger, PALM_BONES)
+    after = gaps_of(hand, drawn(hand, "fist", shapes, touching=True), shapes, finger, PALM_BONES)
+    # The middle finger's limits end about 2 mm before the palm.
+    assert abs(np.median(after)) < 2.5
+    assert np.mean(np.abs(after) <= 4) > 0.8
+    assert np.mean(np.abs(after) <= 3) > np.mean(np.abs(before) <= 3)
+
+
+def test_a_fist_s_thumb_lies_on_its_fingers(hand: RiggedHand) -> None:
+    shapes = people(COUNT)
+    fingers = [OPENXR26.index(f"{f}_{b}") for f in FINGERS[1:4] for b in ("proximal", "intermediate", "distal")]
+    gaps = gaps_of(hand, drawn(hand, "fist", shapes, touching=True), shapes, "thumb", fingers)
+    assert -2 < np.median(gaps) < 4
+    assert np.percentile(gaps, 2) > -5
+
+
+def test_angles_move_no_more_than_they_must_and_stay_within_limits(hand: RiggedHand) -> None:
+    shape = np.zeros(SHAPE_SIZE)
+    poses = draw(hand, "pinch_index", np.random.default_rng(3), 100)
+    closed, gaps = touch(hand, GESTURES["pinch_index"].contacts, poses, shape, np.full((100, 1), -0.4))
+    assert np.abs(gaps + 0.4).max() < 0.5
+    low, high = hand.limits_rad.T
+    assert (closed >= low).all()
+    assert (closed <= high).all()
+    moved = np.degrees(np.abs(closed - poses))
+    others = [i for i, d in enumerate(hand.dof) if not d.name.startswith(("thumb", "index"))]
+    assert not moved[:, others].any()
+    assert np.median(moved.max(axis=1)) < 12
+    # What touches already is left as it is.
+    again, _ = touch(hand, GESTURES["pinch_index"].contacts, closed, shape, gaps)
+    assert np.degrees(np.abs(again - closed)).max() < 8
+    untouched, nothing = touch(hand, GESTURES["pinch_index"].contacts, poses, shape, np.full((100, 1), np.nan))
+    assert np.array_equal(untouched, poses)
+    assert np.isnan(nothing).all()
+
+
+def test_the_stated_share_touches(hand: RiggedHand) -> None:
+    poses = draw(hand, "ok", np.random.default_rng(4), 1000)
+    closed = in_contact(hand, "ok", np.random.default_rng(5), poses, np.zeros(SHAPE_SIZE))
+    assert np.mean((closed != poses).any(axis=1)) == pytest.approx(GESTURES["ok"].touching, abs=0.04)
+    wide = draw(hand, "wide", np.random.default_rng(4), 10)
+    assert in_contact(hand, "wide", np.random.default_rng(5), wide, np.zeros(SHAPE_SIZE)) is wide
+
+
+def test_a_left_hand_touches_as_a_right_one(hand: RiggedHand) -> None:
+    contacts, shape = GESTURES["fist"].contacts, np.zeros(SHAPE_SIZE)
+    poses = draw(hand, "fist", np.random.default_rng(6), 10)
+    one, other = (touch(side, contacts, poses, shape, np.full((10, 5), -0.4))[0] for side in (hand, mirror(hand)))
+    assert np.abs(one - other).max() < 1e-4
+
+
+def test_prior_poses_run_through_themselves_no_deeper_than_flesh_yields(hand: RiggedHand) -> None:
+    """The mesh agrees with the capsules: tips against palm, thumb and their neighbours."""
+    shapes = people(80)
+    poses = sample_poses(hand, [np.random.default_rng((7, i)) for i in range(80)], shapes)
+    owner = without_helpers(hand.dense_weights()).argmax(1)
+    posed = pose_hand(hand, poses, np.zeros((80, ROOT_SIZE)), shapes).vertices.astype(np.float64)
+    chains = {f: [OPENXR26.index(f"{f}_{b}") for b in ("intermediate", "distal")[f == "thumb" :]] for f in FINGERS}
+    deepest = []
+    for vertices in posed:
+        normal = normals(vertices, hand.faces)
+        parts = [np.isin(owner, bones) for bones in (*chains.values(), PALM_BONES)]
+        pairs = [(a, b) for i, a in enumerate(parts) for b in parts[i + 1 :]]
+        deepest.append(min(gap_mm(vertices, normal, a, b) for a, b in pairs))
+    assert np.mean(np.array(deepest) > -6) > 0.95
+    assert min(deepest) > -9
