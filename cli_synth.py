@@ -107,7 +107,7 @@ def synth() -> None:
 
 
 sensor_option = click.option(
-    "--sensor", type=click.Choice(["none", "structured-light"]), help="Depth sensor to imitate."
+    "--sensor", metavar="MODEL|FILE", help="Depth sensor: none, structured-light, stereo, tof, or a sensor's .yaml."
 )
 
 _SETTINGS: tuple[Callable[[Any], Any], ...] = (

@@ -19,7 +19,6 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -39,7 +38,7 @@ from ..synth.rigs import ring_rig
 from ..synth.room import axes_of, resting_hand, room, shoulder, sleeve
 from ..synth.rotation import rotation_vector
 from ..synth.scene import in_camera, render_frame
-from ..synth.sensor import StructuredLight
+from ..synth.sensor import Sensor, StructuredLight, describe
 from .sdk import load_sdk
 from .software import SoftwareCamera
 from .source import Image, Moment
@@ -98,7 +97,7 @@ class VirtualConfig(BaseModel):
     """Share of the sequences, at the end, that are marked `test`."""
     hand: Literal["right", "left"] = "right"
     motion: Motion = Motion()
-    sensor: StructuredLight | None = StructuredLight()
+    sensor: Sensor | None = StructuredLight()
     scene: bool = True
     """Person, desk and wall; else the hand and its forearm before nothing."""
     clocks: Clocks = Clocks()
@@ -165,7 +164,7 @@ class VirtualRig:
             "clock": self.clock,
             "hand_model": self._hand.name,
             "config": self.config.model_dump(mode="json", exclude={"sensor"}),
-            "sensor": None if self.config.sensor is None else asdict(self.config.sensor),
+            "sensor": None if self.config.sensor is None else describe(self.config.sensor),
         }
         if self._transport != "direct":
             out["sdk"] = f"pyrealsense2 {load_sdk().__version__}"

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import HandloomError
 
 M = TypeVar("M", bound=BaseModel)
+D = TypeVar("D")
 
 
 def load_config(model: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
@@ -95,14 +96,29 @@ def checked(model: type[M], values: Mapping[str, Any], *, where: str = "") -> M:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the configuration"
-        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = ", ".join(known_keys(model, first["loc"][:-1]))
-            raise HandloomError(f"Unknown key '{key}'", where=where, why=f"known: {known}") from error
-        raise HandloomError(
-            f"'{key}' is not valid", where=where, why=f"{first['msg']}; it is {first.get('input')!r}"
-        ) from error
+        raise _mistake(model, error, where) from error
+
+
+def checked_dataclass(kind: type[D], values: Mapping[str, Any], *, where: str = "") -> D:
+    """A dataclass of checked values, as a configuration would hold it.
+
+    Raises:
+        HandloomError: as `checked`.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise _mistake(kind, error, where) from error
+
+
+def _mistake(model: Any, error: ValidationError, where: str) -> HandloomError:
+    """The first of pydantic's findings in words."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = ", ".join(known_keys(model, first["loc"][:-1]))
+        return HandloomError(f"Unknown key '{key}'", where=where, why=f"known: {known}")
+    return HandloomError(f"'{key}' is not valid", where=where, why=f"{first['msg']}; it is {first.get('input')!r}")
 
 
 def known_keys(model: Any, place: Sequence[int | str] = ()) -> tuple[str, ...]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..stores.camera import Rig, read_rig
 from .render import RendererName
 from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, refuse_distortion, ring_rig
-from .sensor import Sensor, StructuredLight
+from .sensor import (
+    SENSOR_NAMES,
+    ActiveStereo,
+    Sensor,
+    SensorName,
+    StructuredLight,
+    TimeOfFlight,
+    read_sensor,
+    section_of,
+    sensor_name,
+)
 from .surroundings import SceneConfig
 
 BUILTIN = "builtin"
@@ -64,8 +76,11 @@ class SynthConfig(BaseModel):
     scene: SceneConfig = SceneConfig()
     """What stands around the hand: `scene=desk`, or `scene.sleeve=0.3 scene.background=0.5` and so on."""
 
-    sensor: Literal["none", "structured-light"] = "structured-light"
+    sensor: SensorName | Literal["none"] = "structured-light"
+    """Which depth sensor to imitate; a sensor's file (`sensor.read_sensor`) becomes its model and that section."""
     structured_light: StructuredLight = StructuredLight()
+    stereo: ActiveStereo = ActiveStereo()
+    tof: TimeOfFlight = TimeOfFlight()
     renderer: RendererName = "raster"
     crop_px: int = Field(default=192, ge=16)
     window_mm: float = Field(default=450.0, gt=0)
@@ -73,6 +88,21 @@ class SynthConfig(BaseModel):
     """Keep the bone of each pixel."""
     unit_frames: int = Field(default=256, ge=BLOCK_FRAMES)
     """Frames that one worker makes and commits at once; a multiple of 32."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sensor_of_a_file(cls, values: Any) -> Any:
+        """Read a sensor's file now, so that what is kept with the recording needs no file."""
+        named = values.get("sensor") if isinstance(values, Mapping) else None
+        if not isinstance(named, (str, Path)) or named in ("none", *SENSOR_NAMES):
+            return values
+        if isinstance(named, str) and not named.endswith((".yaml", ".yml")):
+            raise ValueError(f"sensor is none, {', '.join(SENSOR_NAMES)} or a .yaml file, not {named!r}")
+        sensor = read_sensor(Path(named))
+        section = section_of(sensor_name(sensor))
+        given = values.get(section) or {}
+        given = given if isinstance(given, Mapping) else asdict(given)
+        return {**values, "sensor": sensor_name(sensor), section: {**asdict(sensor), **given}}
 
     @field_validator("unit_frames")
     @classmethod
@@ -122,4 +152,12 @@ class SynthConfig(BaseModel):
 
     def make_sensor(self) -> Sensor | None:
         """The depth sensor to imitate, None for exact depth."""
-        return self.structured_light if self.sensor == "structured-light" else None
+        match self.sensor:
+            case "none":
+                return None
+            case "structured-light":
+                return self.structured_light
+            case "stereo":
+                return self.stereo
+            case "tof":
+                return self.tof

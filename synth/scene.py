@@ -74,7 +74,7 @@ def render_frame(
     """
     shape = (camera.height, camera.width)
     vertices = in_camera(camera, vertices_rig)
-    margin = sensors.JITTER_PX + 1
+    margin = sensors.reach_px(sensor) + 1
     left, top, width, height = pixel_box(camera, vertices, margin)
     hand = np.zeros((height, width), np.float32)
     if width and height:

@@ -55,6 +55,11 @@ def sensor_type(name: SensorName) -> type[Sensor]:
             return TimeOfFlight
 
 
+def section_of(name: SensorName) -> str:
+    """The key of a configuration that holds the model's parameters."""
+    return name.replace("-", "_")
+
+
 def describe(sensor: Sensor) -> dict[str, Any]:
     """Plain values, for a recording's provenance and for a file; `parse_sensor` reads them."""
     return {"model": sensor_name(sensor), **asdict(sensor)}

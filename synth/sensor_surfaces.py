@@ -209,7 +209,10 @@ def unseen(disparity, side, first, last, front, dark):  # type: ignore[no-untype
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def mark_unseen(disparity, side, highest, frame, shadows):  # type: ignore[no-untyped-def]
-    """(H + 2 frame, W + 2 frame) the disparity, minus it where the second centre does not see; 0 around it."""
+    """(H + 2 frame, W + 2 frame) the disparity, minus it where the second centre does not see.
+
+    The frame repeats the outermost pixels: what moves about at the border finds what is there.
+    """
     height, width = disparity.shape
     reach = spans(disparity, 0)
     dark = np.zeros(width, np.bool_)
@@ -223,6 +226,12 @@ def mark_unseen(disparity, side, highest, frame, shadows):  # type: ignore[no-un
             source, hidden, target = disparity[v, first:], dark[first:], out[frame + v, frame + first :]
             for u in range(n):
                 target[u] = -source[u] if hidden[u] else source[u]
+            frame_row(out[frame + v], frame)
+    for v in range(frame):
+        above, below = out[v], out[frame + height + v]
+        first_row, last_row = out[frame], out[frame + height - 1]
+        for u in range(above.size):
+            above[u], below[u] = first_row[u], last_row[u]
     return out
 
 

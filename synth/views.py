@@ -185,7 +185,7 @@ def _window(studio: Studio, camera: Camera, vertices: F32, center: F32) -> tuple
         camera.k, center, width=camera.width, height=camera.height,
         window_mm=studio.window_mm, margin_px=margin,
     )  # fmt: skip
-    u0, v0, u_size, v_size = pixel_box(camera, vertices, sensors.JITTER_PX + 1)
+    u0, v0, u_size, v_size = pixel_box(camera, vertices, sensors.reach_px(studio.sensor) + 1)
     right, bottom = min(left + width, u0 + u_size), min(top + height, v0 + v_size)
     left, top = max(left, u0), max(top, v0)
     return left, top, max(right - left, 0), max(bottom - top, 0)
