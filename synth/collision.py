@@ -2,7 +2,7 @@
 
 A capsule is fitted to the vertices that a bone owns. Bones that touch at rest (neighbours at the knuckles)
 are charged only for what they overlap beyond that; a bone, its parent and the bones beside it on the same
-parent never. About 0.05 ms a pose in batches, kinematics included.
+parent never. About 0.03 ms a pose in batches, kinematics included.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..stores import numba_cache as numba_cache  # before numba
+
+import numba as nb  # isort: skip
 
 F64 = NDArray[np.float64]
 
@@ -33,17 +37,30 @@ class Capsules:
     """(P,) mm by which a pair overlaps at rest."""
 
 
-def segment_gap(a0: F64, a1: F64, b0: F64, b1: F64) -> F64:
-    """Distance (...) between segments a0–a1 and b0–b1, each (..., 3) (Ericson 2005, §5.1.9)."""
-    u, v, w = a1 - a0, b1 - b0, a0 - b0
-    uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
-    uw, vw = (u * w).sum(-1), (v * w).sum(-1)
-    det = np.maximum(uu * vv - uv * uv, 1e-9)
-    s = np.clip((uv * vw - vv * uw) / det, 0, 1)
-    t = np.clip((uv * s + vw) / vv, 0, 1)
-    s = np.clip((uv * t - uw) / uu, 0, 1)
-    gap: F64 = np.linalg.norm(w + s[..., None] * u - t[..., None] * v, axis=-1)
-    return gap
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _gaps(start: F64, end: F64, pairs: NDArray[np.intp]) -> F64:
+    """(B, P) distance between the segments of each pair, whose ends are (B, C, 3) (Ericson 2005, §5.1.9)."""
+    out = np.empty((len(start), pairs.shape[1]))
+    for row in range(len(start)):
+        for pair in range(pairs.shape[1]):
+            one, two = pairs[0, pair], pairs[1, pair]
+            uu, vv, uv, uw, vw = 0.0, 0.0, 0.0, 0.0, 0.0
+            for axis in range(3):
+                u = end[row, one, axis] - start[row, one, axis]
+                v = end[row, two, axis] - start[row, two, axis]
+                w = start[row, one, axis] - start[row, two, axis]
+                uu, vv, uv, uw, vw = uu + u * u, vv + v * v, uv + u * v, uw + u * w, vw + v * w
+            s = min(max((uv * vw - vv * uw) / max(uu * vv - uv * uv, 1e-9), 0.0), 1.0)
+            t = min(max((uv * s + vw) / vv, 0.0), 1.0)
+            s = min(max((uv * t - uw) / uu, 0.0), 1.0)
+            square = 0.0
+            for axis in range(3):
+                u = end[row, one, axis] - start[row, one, axis]
+                v = end[row, two, axis] - start[row, two, axis]
+                gap = start[row, one, axis] - start[row, two, axis] + s * u - t * v
+                square += gap * gap
+            out[row, pair] = np.sqrt(square)
+    return out
 
 
 def capsules_of(
@@ -98,7 +115,8 @@ def overlap(capsules: Capsules, ends: F64, girth: F64) -> F64:
         girth: (B, C) scale of the radii.
     """
     one, two = capsules.pairs
-    gap = segment_gap(ends[0][:, one], ends[1][:, one], ends[0][:, two], ends[1][:, two])
+    # Compiled: in numpy it doubled the time of the test.
+    gap = _gaps(np.ascontiguousarray(ends[0]), np.ascontiguousarray(ends[1]), capsules.pairs)
     radius = girth * capsules.radius
     out: F64 = radius[:, one] + radius[:, two] - girth[:, one] * capsules.rest_overlap - gap
     return out
