@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.camera import Rig
+from ..stores.camera import Rig, refuse_distortion
 from ..stores.crops import crop_k, take_crop
 from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
@@ -82,7 +82,7 @@ def locate(
         progress: told of sets done, in two passes.
 
     Raises:
-        HandloomError: not a recording, no full frames, crops that exist.
+        HandloomError: not a recording, no full frames, a camera with lens distortion, crops that exist.
     """
     recording = open_recording(path)
     frames = recording.frames
@@ -92,6 +92,7 @@ def locate(
             where=str(path),
             why="synthetic recordings have their crops already" if recording.kind == "synthetic" else "",
         )
+    refuse_distortion(recording.rig, where=str(path))
     if recording.crops is not None:
         if recording.crops.committed >= recording.n_frames and not overwrite:
             raise HandloomError("The hand was located already", where=str(path), fix="add --overwrite")

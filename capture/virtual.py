@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..stores.camera import Rig
-from ..stores.errors import HandloomError, missing_extra
+from ..stores.camera import Rig, refuse_distortion
+from ..stores.errors import missing_extra
 from ..synth.anatomy import builtin_hand
 from ..synth.hand import POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, WRIST, RiggedHand, mirror, pose_hand
 from ..synth.pose import MotionStyle, sample_shape, sample_trajectory
@@ -134,9 +134,7 @@ class VirtualRig:
         if config.transport == "software_device" and not has_sdk:
             raise missing_extra("pyrealsense2", "realsense")
         self._transport = "rs.software_device" if has_sdk and config.transport != "direct" else "direct"
-        for camera in self._rig.cameras:
-            if any(camera.dist):
-                raise HandloomError("The virtual rig renders cameras without distortion only", where=camera.name)
+        refuse_distortion(self._rig, where="the virtual rig")
         self._renderer = open_renderer("raster")
         self._times = _Times(config, len(self._rig))
         self._stop = threading.Event()

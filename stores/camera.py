@@ -203,6 +203,23 @@ class Rig:
         return cls(tuple(Camera.from_dict(entry, where=f"{where}, camera {i}") for i, entry in enumerate(entries)))
 
 
+def refuse_distortion(rig: Rig, *, where: str) -> None:
+    """Stop where a camera is no pinhole: crops and renders would be of another geometry than its images.
+
+    Raises:
+        HandloomError: naming the camera.
+    """
+    for camera in rig.cameras:
+        if any(camera.dist):
+            raise HandloomError(
+                f"Camera '{camera.name}' has lens distortion",
+                where=where,
+                why=f"dist = {list(camera.dist)}; crops and rendered images are those of pinhole cameras",
+                fix="undistort its images (cv2.initUndistortRectifyMap and cv2.remap, nearest pixel), "
+                "then give the new K without dist",
+            )
+
+
 def read_rig(path: Path) -> Rig:
     """The rig of a rig.toml.
 

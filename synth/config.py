@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..stores.camera import Rig, read_rig
+from ..stores.camera import Rig, read_rig, refuse_distortion
 from .render import RendererName
-from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, refuse_distortion, ring_rig
+from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, ring_rig
 from .sensor import (
     SENSOR_NAMES,
     ActiveStereo,

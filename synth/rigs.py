@@ -257,19 +257,3 @@ def check_volume(rig: Rig, radius_mm: float, *, where: str, every: bool = False)
             why=f"the rig's origin lies at ({x:.0f}, {y:.0f}, {z:.0f}) mm in it, x right, y down, z forward",
             fix=f"correct its R and t, or leave it out; {fix}",
         )
-
-
-def refuse_distortion(rig: Rig, *, where: str) -> None:
-    """Stop where a camera is no pinhole: crops and renders would be of another geometry than its images.
-
-    Raises:
-        HandloomError: naming the camera.
-    """
-    for camera in rig.cameras:
-        if any(camera.dist):
-            raise HandloomError(
-                f"Camera '{camera.name}' has lens distortion",
-                where=where,
-                why=f"dist = {list(camera.dist)}; synthesis renders pinhole images only",
-                fix="undistort its images (cv2.undistort with nearest sampling), then give its K without dist",
-            )

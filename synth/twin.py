@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..stores.camera import refuse_distortion
 from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
 from ..stores.recording import Recording, create_recording, open_recording
@@ -29,7 +30,6 @@ from .generate import plain_disk_errors
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE, RiggedHand
 from .people import CHUNK_FRAMES, FitWork, Labelled, Person, fit_people, labelled_frames, write_array
 from .provenance import packages_of, provenance_of, versions
-from .rigs import refuse_distortion
 from .twin_units import FITS, TwinSettings, TwinWork
 from .units import TABLES
 

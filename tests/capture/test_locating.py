@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from handloom.capture.importing import import_folder
 from handloom.capture.locating import calibration_from, locate
 from handloom.capture.record import record
 from handloom.capture.virtual import VirtualConfig, VirtualRig
+from handloom.stores.camera import Rig
 from handloom.stores.crops import take_crop
 from handloom.stores.errors import HandloomError
+from handloom.stores.folder import write_folder
 from handloom.stores.palm_values import BUILT_IN
 from handloom.stores.recording import open_recording
 from handloom.synth.config import SynthConfig
@@ -149,3 +153,14 @@ def test_only_captures_with_full_frames_are_searched(synthetic: Path, recorded: 
         locate(synthetic)
     with pytest.raises(HandloomError, match="can calibrate"):
         calibration_from(recorded)
+
+
+def test_a_camera_with_lens_distortion_is_refused_by_name(tmp_path: Path) -> None:
+    """Its crops would be of another geometry than their K says; this went unnoticed once."""
+    camera = replace(ring_rig(1).cameras[0], dist_model="brown-conrady", dist=(0.1, 0.0, 0.0, 0.0, 0.0))
+    images = [(0, 0, np.full((camera.height, camera.width), 500, np.uint16), 0, 0)]
+    write_folder(tmp_path / "folder", Rig((camera,)), images, joints={})
+    import_folder(tmp_path / "folder", tmp_path / "r.zarr")
+    with pytest.raises(HandloomError, match="Camera 'cam0' has lens distortion"):
+        locate(tmp_path / "r.zarr")
+    assert open_recording(tmp_path / "r.zarr").crops is None

@@ -122,7 +122,7 @@ def test_cameras_with_distortion_are_refused() -> None:
     from dataclasses import replace
 
     bent = Rig((replace(RIG.cameras[0], dist_model="brown-conrady", dist=(0.1, 0, 0, 0, 0)),))
-    with pytest.raises(HandloomError, match="without distortion"):
+    with pytest.raises(HandloomError, match="'cam0' has lens distortion"):
         VirtualRig(QUIET, rig=bent)
 
 
