@@ -49,7 +49,7 @@ def test_help_of_the_synthesis_commands_fits_eighty_columns(command: str) -> Non
 def test_synthesising_says_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
     done = run("synth", "run", "--out", out, "--frames", 3, "--views", 2, "--jobs", 1, "-o", "crop_px=64")
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.exit_code == 0
     first, second, *rest = done.stdout.splitlines()
     assert first.startswith(f"{out}: 3 poses seen by 2 cameras, 0.")
     assert second.startswith("  6 views in ")
