@@ -2,16 +2,20 @@
 
 A frame of `synth run` follows from the recording's configuration and seed, its rig and its labels: pose, shape
 and root are stored as they were drawn, and the sensor's noise is a function of (seed, frame, camera, pixel).
-On the same kind of processor and with the same versions every array must come out the same; where one does
-not, either the stored data or what draws it has changed. The labels are drawn from the seed again as well,
-which finds a sampler that has changed.
+A twin follows from its pose and root and the fitted person's hand, which the recording keeps. On the same kind
+of processor and with the same versions every array must come out the same; where one does not, either the
+stored data or what draws it has changed.
 
-Cost: drawing the frames, and the labels of their blocks of 32.
+Of `synth run`, pose, root and shape are drawn from the seed again as well, which finds a sampler that has
+changed. Of twins they are taken as they are: only 'synth twin' with the real recording fits them again, and
+`twin`, `fit_error_mm` and `split` come from there as well and are not compared.
+
+Cost: drawing the frames, and the labels of their blocks of 32; of twins, whole units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,13 +27,18 @@ from numpy.typing import NDArray
 from ..stores.config import checked
 from ..stores.errors import HandloomError
 from ..stores.recording import Recording, open_recording
-from .config import BLOCK_FRAMES, SynthConfig
+from .config import BLOCK_FRAMES, BUILTIN, SynthConfig
+from .formats import hand_named
+from .people import FITTED, Person
 from .provenance import changed_versions, machine
 from .sampling import Sample, draw_samples
+from .twin_units import TwinSettings, TwinWork
 from .units import TABLES, Rows, shoot_samples, studio_of
 
 DRAWN: Final = ("pose", "root", "shape")
 """Labels that a sample is drawn from."""
+Draw = Callable[[list[int]], Mapping[str, Rows]]
+"""Makes rows of one unit again."""
 SHOWN: Final = 12
 """Differences printed."""
 
@@ -96,10 +105,10 @@ def replay(path: Path, frames: range) -> Replay:
     """Draw frames of the recording at `path` again.
 
     Raises:
-        HandloomError: the recording was not made by `synth run` or has no such frames.
+        HandloomError: the recording was not made by `synth run` or `synth twin`, or has no such frames.
     """
     recording = open_recording(path)
-    config = _config(recording)
+    unit_frames, draw = _artist(recording)
     inside = range(max(frames.start, 0), min(frames.stop, recording.n_frames))
     if not len(frames) or inside != frames:
         raise HandloomError(
@@ -108,13 +117,13 @@ def replay(path: Path, frames: range) -> Replay:
             why=f"the recording has frames 0 to {recording.n_frames - 1}",
         )
     values, found = 0, list[Difference]()
-    for unit, group in groupby(frames, lambda frame: frame // config.unit_frames):
+    for _, group in groupby(frames, lambda frame: frame // unit_frames):
         rows = list(group)
-        start = unit * config.unit_frames
-        for name, stored, again in _pairs(recording, config, start, rows):
+        for name, stored, again in _pairs(recording, draw(rows), rows):
             values += stored.size
             found += _compare(recording, rows, name, stored, again)
-    return Replay(str(path), frames.start, frames.stop - 1, values, tuple(found), tuple(_changed(recording.provenance)))
+    changed = tuple(_changed(recording))
+    return Replay(str(path), frames.start, frames.stop - 1, values, tuple(found), changed)
 
 
 def write_picture(path: Path, frame: int, out: Path) -> None:
@@ -126,19 +135,20 @@ def write_picture(path: Path, frame: int, out: Path) -> None:
     import cv2
 
     recording = open_recording(path)
-    config = _config(recording)
-    start = frame // config.unit_frames * config.unit_frames
-    pairs = {name: (stored[0], again[0]) for name, stored, again in _pairs(recording, config, start, [frame])}
+    _, draw = _artist(recording)
+    pairs = {name: (stored[0], again[0]) for name, stored, again in _pairs(recording, draw([frame]), [frame])}
+    assert recording.crops is not None
+    crop_px, window_mm = (recording.crops.attributes[name] for name in ("crop_px", "window_mm"))
     lines = []
     for view, camera in enumerate(recording.rig.cameras):
         stored, again = (crop[view] for crop in pairs["crops/crop"])
         center = float(pairs["crops/center"][0][view, 2]) / camera.depth_unit_mm
-        half = config.window_mm / 3 / camera.depth_unit_mm
+        half = window_mm / 3 / camera.depth_unit_mm
         differs = np.full((*stored.shape, 3), 255, np.uint8)
         differs[stored > 0] = 225
         differs[stored != again] = (60, 60, 220)
         lines.append(np.hstack([_shade(stored, center, half), _shade(again, center, half), differs]))
-    scale = max(1, round(240 / config.crop_px))
+    scale = max(1, round(240 / crop_px))
     image = cv2.resize(np.vstack(lines), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -147,39 +157,64 @@ def write_picture(path: Path, frame: int, out: Path) -> None:
         raise HandloomError("The picture cannot be written", where=str(out), why=str(error)) from error
 
 
-def _config(recording: Recording) -> SynthConfig:
-    where = str(recording.path)
-    command = recording.provenance.get("command")
-    if command == "synth twin":
-        raise HandloomError(
-            "A twin cannot be drawn again from its recording alone",
-            where=where,
-            why="its hand has the skeleton that was fitted to the person, which is not kept",
-            fix="make the twins again from the same real recording with 'handloom synth twin' and compare",
-        )
-    stored = recording.provenance.get("config")
-    if command != "synth run" or not isinstance(stored, Mapping):
-        raise HandloomError("Only what 'handloom synth run' made can be drawn again", where=where)
-    return checked(SynthConfig, stored, where=where)
+def _artist(recording: Recording) -> tuple[int, Draw]:
+    """Frames of a unit, and what draws rows of one unit again."""
+    where, said = str(recording.path), recording.provenance
+    match said.get("command"), said.get("config"), said.get("twin_config"):
+        case "synth run", dict(values), _:
+            config = checked(SynthConfig, values, where=where)
+            return config.unit_frames, lambda rows: _run_again(recording, config, rows)
+        case "synth twin", _, dict(values):
+            settings = TwinSettings.of_description(values)
+            return settings.unit_frames, lambda rows: _twins_again(recording, settings, rows)
+    raise HandloomError("Only what 'synth run' and 'synth twin' made can be drawn again", where=where)
 
 
 def _pairs(
-    recording: Recording, config: SynthConfig, start: int, rows: list[int]
+    recording: Recording, made: Mapping[str, Rows], rows: list[int]
 ) -> Iterable[tuple[str, NDArray[Any], NDArray[Any]]]:
-    """For each array its name and the values of `rows`, all of one unit that begins at `start`: stored, drawn."""
+    """For each array that was drawn its name and the values of `rows`: stored, drawn."""
+    for name in TABLES:
+        table = getattr(recording, name)
+        for key, column in table.columns.items():
+            if key in made[name]:
+                yield f"{name}/{key}", table.read_rows(key, rows), made[name][key].astype(column.dtype)
+
+
+def _twins_again(recording: Recording, settings: TwinSettings, rows: list[int]) -> dict[str, Rows]:
+    """The unit is drawn whole: one person's frames in it are posed together."""
+    assert recording.labels is not None
+    assert recording.crops is not None
+    assert recording.frames is not None
+    start = rows[0] - rows[0] % settings.unit_frames
+    stop = min(start + settings.unit_frames, recording.n_frames)
+    people = {int(who): Person.from_dict(values) for who, values in recording.attributes["people"].items()}
+    geometry = recording.crops.attributes
+    work = TwinWork(
+        Path(), recording.path, recording.rig, recording.hand, settings, people,
+        int(geometry["crop_px"]), float(geometry["window_mm"]),
+    )  # fmt: skip
+    fits = np.zeros(stop - start, FITTED)
+    fits["subject"] = recording.frames.read("subject", start, stop)
+    for name in ("pose", "root"):
+        fits[name] = recording.labels.read(name, start, stop)
+    made = work.draw(fits, start)
+    del made["frames"]["split"]
+    return {name: {key: values[np.array(rows) - start] for key, values in part.items()} for name, part in made.items()}
+
+
+def _run_again(recording: Recording, config: SynthConfig, rows: list[int]) -> dict[str, Rows]:
     labels, frames = recording.labels, recording.frames
     assert labels is not None
     assert frames is not None
     studio = studio_of(config, recording.rig)
+    start = rows[0] - rows[0] % config.unit_frames
     stop = min(start + config.unit_frames, recording.n_frames)
     stored = {name: labels.read(name, start, stop).astype(np.float64) for name in DRAWN}
     samples = Sample(**stored, subject=frames.read("subject", start, stop))
     made = shoot_samples(config, studio, samples, start, [row - start for row in rows])
     made["labels"] |= _labels_again(config, start, stop, rows, recording)
-    for name in TABLES:
-        table = getattr(recording, name)
-        for key, column in table.columns.items():
-            yield f"{name}/{key}", table.read_rows(key, rows), made[name][key].astype(column.dtype)
+    return made
 
 
 def _labels_again(config: SynthConfig, start: int, stop: int, rows: list[int], recording: Recording) -> Rows:
@@ -207,13 +242,25 @@ def _compare(
                 yield Difference(row, name, camera, int(differs.sum()), int(np.size(differs)), float(largest))
 
 
-def _changed(provenance: Mapping[str, Any]) -> Iterable[str]:
+def _changed(recording: Recording) -> Iterable[str]:
+    provenance = recording.provenance
+    hand = provenance.get("hand")
+    if isinstance(hand, Mapping) and hand.get("sha256") != _hand_now(recording):
+        yield f"the hand {hand.get('source')} is another one"
     versions = changed_versions(provenance)
     if versions:
         yield from versions.split("; ")
     before = provenance.get("machine")
     if before is not None and before != machine():
         yield f"machine was {before}, is {machine()}"
+
+
+def _hand_now(recording: Recording) -> str | None:
+    """The checksum of the hand that the recording names, as it is now."""
+    said = recording.provenance.get("config") or recording.provenance.get("twin_config") or {}
+    mapping = said.get("hand_mapping")
+    hand = said.get("hand", BUILTIN)
+    return hand_named(hand, side=recording.hand, mapping=None if mapping is None else Path(mapping)).sha256
 
 
 def _shade(crop: NDArray[np.uint16], center: float, half: float) -> NDArray[np.uint8]:

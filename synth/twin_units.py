@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,17 @@ class TwinSettings:
             "unit_frames": self.unit_frames,
         }
 
+    @classmethod
+    def of_description(cls, values: Mapping[str, Any]) -> Self:
+        """The settings of `describe`."""
+        sensor, mapping = values["sensor"], values["hand_mapping"]
+        known = {name: values[name] for name in values if name not in ("sensor", "hand_mapping")}
+        return cls(
+            **known,
+            sensor=None if sensor is None else sensors.parse_sensor(sensor),
+            hand_mapping=None if mapping is None else Path(mapping),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TwinWork:
@@ -89,6 +101,19 @@ class TwinWork:
     def _rows(self, unit: int) -> dict[str, Rows]:
         first = unit * self.settings.unit_frames
         fits = np.array(np.load(self.out / FITS / "fits.npy", mmap_mode="r")[first : first + self.settings.unit_frames])
+        rows = self.draw(fits, first)
+        frames = open_recording(self.real).frames
+        assert frames is not None
+        frame_id, split = (frames.read_rows(name, fits["row"].tolist()) for name in ("frame_id", "split"))
+        rows["labels"] |= {"twin": frame_id, "fit_error_mm": fits["error_mm"]}
+        rows["frames"]["split"] = split
+        return rows
+
+    def draw(self, fits: NDArray[np.void], first: int) -> dict[str, Rows]:
+        """Rows of the three tables for the fits of a whole unit that begins at row `first`.
+
+        But for what only the real recording and the fit know: `twin`, `fit_error_mm` and `split`.
+        """
         shots = blank(self._studio(int(fits["subject"][0])), len(fits))
         joints = np.empty((len(fits), len(OPENXR26), 3), np.float32)
         shapes = np.empty((len(fits), SHAPE_SIZE), np.float32)
@@ -96,13 +121,10 @@ class TwinWork:
             mine = np.flatnonzero(fits["subject"] == who)
             shapes[mine] = self.people[who].shape
             self._shoot(fits, mine, shapes[mine], first, self._studio(who), joints, into=shots)
-        frames = open_recording(self.real).frames
-        assert frames is not None
-        frame_id, split = (frames.read_rows(name, fits["row"].tolist()) for name in ("frame_id", "split"))
+        labels: Rows = {"joints": joints, "visible": shots.visible, "shape": shapes}
+        labels |= {"pose": fits["pose"], "root": fits["root"]}
         here = frame_rows(np.arange(first, first + len(fits)), fits["subject"], len(self.rig))
-        labels: Rows = {"joints": joints, "visible": shots.visible, "shape": shapes, "twin": frame_id}
-        labels |= {"pose": fits["pose"], "root": fits["root"], "fit_error_mm": fits["error_mm"]}
-        return {"crops": crop_rows(shots, parts=True), "labels": labels, "frames": {**here, "split": split}}
+        return {"crops": crop_rows(shots, parts=True), "labels": labels, "frames": here}
 
     def _shoot(
         self,

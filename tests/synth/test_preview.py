@@ -19,7 +19,6 @@ from handloom.synth.generate import SynthConfig, synthesise
 from handloom.synth.hand import FOREARM
 from handloom.synth.preview import distributions, facts_of, spread, write_preview
 from handloom.synth.sheet import CELL, FINGER_RGB, TILE_PX, draw_sheet, read_shown
-from handloom.synth.twin import make_twins
 
 CONFIG = SynthConfig(frames=40, unit_frames=32, views=2, crop_px=96, subjects=5, seed=4, sensor="none")
 
@@ -127,8 +126,3 @@ def test_what_cannot_be_shown(made: Recording, tmp_path: Path) -> None:
         write_preview(open_recording(tmp_path / "r.zarr"), tmp_path / "s.png", count=4, seed=0)
     with pytest.raises(HandloomError, match="cannot be written"):
         write_preview(made, made.path / "zarr.json" / "s.png", count=4, seed=0)
-
-
-def test_twins_can_be_looked_at_too(made: Recording, tmp_path: Path) -> None:
-    twins = make_twins(made.path, tmp_path / "t.zarr", seed=0, rows=np.arange(8))
-    assert write_preview(twins, tmp_path / "t.html", count=8, seed=0) == 8

@@ -103,9 +103,12 @@ def test_what_cannot_be_drawn_again(made: Recording, tmp_path: Path) -> None:
     with pytest.raises(HandloomError, match="There is no frame 110") as caught:
         replay(made.path, range(100, 111))
     assert "frames 0 to 109" in str(caught.value)
-    twins = make_twins(made.path, tmp_path / "t.zarr", settings=TwinSettings(seed=0), rows=np.arange(12))
-    with pytest.raises(HandloomError, match="A twin cannot be drawn again"):
-        replay(twins.path, range(1))
+    shutil.copytree(made.path, tmp_path / "r.zarr")
+    values = json.loads((tmp_path / "r.zarr" / "zarr.json").read_text())
+    values["attributes"]["provenance"]["command"] = "store merge"
+    (tmp_path / "r.zarr" / "zarr.json").write_text(json.dumps(values))
+    with pytest.raises(HandloomError, match="Only what 'synth run' and 'synth twin' made"):
+        replay(tmp_path / "r.zarr", range(1))
     for arguments in ((), ("--frame", 1, "--frames", "0:2"), ("--frames", "4"), ("--frames", "5:5")):
         assert run("synth", "replay", made.path, *arguments).exit_code == 2
 
@@ -115,3 +118,27 @@ def test_an_unfinished_recording_can_be_checked_as_far_as_it_goes(copy: Path) ->
         (copy / table / "committed.json").write_text('{"rows": 64}')
     assert open_recording(copy).n_frames == 64
     assert replay(copy, range(60, 64)).identical
+
+
+def test_twins_are_drawn_again_from_the_fitted_people(made: Recording, tmp_path: Path) -> None:
+    settings = TwinSettings(seed=3, unit_frames=32, sensor=CONFIG.make_sensor())
+    twins = make_twins(made.path, tmp_path / "t.zarr", settings=settings, rows=np.arange(60))
+    assert twins.n_frames > 40
+    shutil.rmtree(tmp_path / "t.zarr" / "twin-fits", ignore_errors=True)
+    found = replay(twins.path, range(twins.n_frames))
+    assert found.identical
+    assert found.values > twins.n_frames * 2 * 96 * 96
+    array = zarr.open_group(twins.path / "crops", mode="r+")["parts"]
+    parts = array[0:32]
+    parts[7, 0, 50, 50] ^= 1
+    array[0:32] = parts
+    assert [(d.frame, d.array, d.camera, d.values) for d in replay(twins.path, range(20)).differences] == [
+        (7, "crops/parts", "cam0", 1)
+    ]
+
+
+def test_another_hand_is_named(copy: Path) -> None:
+    values = json.loads((copy / "zarr.json").read_text())
+    values["attributes"]["provenance"]["hand"]["sha256"] = "0"
+    (copy / "zarr.json").write_text(json.dumps(values))
+    assert replay(copy, range(1)).changed == ("the hand builtin is another one",)
