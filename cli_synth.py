@@ -371,6 +371,41 @@ def synth_twin(
     print_next(f"handloom train murauer --preset quick --synth S.zarr --synth {out} --real {real} --run runs/full")
 
 
+@synth.command("fit-noise")
+@click.option("--real", type=FOLDER, required=True, help="A capture with full frames; labels are not needed.")
+@click.option("--out", type=FILE, required=True, help="The sensor's file (.yaml) to write.")
+@click.option(
+    "--model",
+    type=click.Choice(["auto", "structured-light", "stereo", "tof"]),
+    default="auto",
+    show_default=True,
+    help="What kind of camera it was.",
+)
+@seed_option
+@json_option
+@overwrite_option
+def synth_fit_noise(real: Path, out: Path, model: str, seed: int, as_json: bool, overwrite: bool) -> None:
+    """Estimate a depth sensor's parameters from a capture, for synthesis with the same noise."""
+    from .console import progress
+    from .stores.recording import open_recording
+    from .synth.noise_fit import check_outputs, fit_noise, summary, table
+    from .synth.sensor import write_sensor
+
+    check_outputs(out, overwrite=overwrite)
+    recording = open_recording(real)
+    with progress("Fitting noise") as report_progress:
+        fit = fit_noise(recording, model=model, seed=seed, progress=report_progress)  # type: ignore[arg-type]
+    write_sensor(fit.sensor, out)
+    if as_json:
+        print_json(summary(fit))
+        return
+    click.echo(
+        f"{out}: {fit.model}, from {len(fit.measured.views[0].rows)} frames of {len(fit.measured.views)} cameras"
+    )
+    click.echo("\n".join(table(fit)))
+    print_next(f"handloom synth run --out S.zarr --sensor {out}")
+
+
 SUBJECTS_LISTED = 12
 _LEFT_OUT = {
     "too_few_points": "with too few points",
