@@ -59,6 +59,8 @@ F64 = NDArray[np.float64]
 UNITS: Final = {"metres": 1000.0, "centimetres": 10.0, "millimetres": 1.0}
 MIDDLE_MM: Final = (70.0, 260.0)
 """From the wrist over the middle finger's joints to its last: 85 mm on a small child, 200 on a large man."""
+REACH_MM: Final = 900.0
+"""Farther from the wrist lies nothing of a hand and its arm."""
 MAX_TURN_DEG: Final = 75.0
 """Further than this no joint is turned to lay a finger straight: its skin would tear."""
 NEAR_DEG: Final = 0.5
@@ -124,6 +126,7 @@ def adopt(skin: Skin, mapping: HandMapping) -> tuple[RiggedHand, tuple[str, ...]
     joints = (joints - origin) @ turn.T
     flesh = (scale * vertices - origin) @ turn.T
     vertex_tips = {name: (scale * skin.vertices[number] - origin) @ turn.T for name, number in skin.tips.items()}
+    _check_reach(skin, flesh)
     joints = _with_tips(skin, joints, flesh, shares, vertex_tips, notes)
     joints, filled = completed(joints, template)
     if filled:
@@ -207,6 +210,8 @@ def _welded(skin: Skin, notes: list[str]) -> tuple[F64, Faces, NDArray[np.intp]]
     # The same triangle twice closes nothing.
     _, once = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     faces = faces[np.sort(once)]
+    if not len(faces):
+        raise HandloomError("The mesh holds no volume", where=skin.where, why="all corners of its triangles coincide")
     used, renumbered = np.unique(faces, return_inverse=True)
     faces = renumbered.reshape(-1, 3).astype(np.int64)
     first = first[used]
@@ -278,6 +283,17 @@ def _with_tips(skin: Skin, joints: F64, flesh: F64, shares: F64, known: Mapping[
     if added:
         notes.append(f"tips found on the mesh: {', '.join(added)}")
     return out
+
+
+def _check_reach(skin: Skin, flesh: F64) -> None:
+    far = np.abs(flesh).max(axis=1)
+    if far.max() > REACH_MM:
+        raise HandloomError(
+            f"{int((far > REACH_MM).sum())} vertices lie too far from the wrist",
+            where=skin.where,
+            why=f"{far.max():.0f} mm; a hand and its arm reach {REACH_MM:.0f}",
+            fix="leave everything but the hand out of the export",
+        )
 
 
 def _check_bones(skin: Skin, joints: F64) -> None:

@@ -3,6 +3,7 @@
 | file | read by | |
 |---|---|---|
 | `.glb`, `.gltf` | `gltf.py`, `foreign.py` | a skinned hand of any program; our own comes back to the bit |
+| `.pkl`, `.npz` | `mano.py`, `foreign.py` | MANO's model files, a pickle as data only |
 | `.npz` | `handfile.py` | our own arrays |
 
 What a file's hand had to be given or mended (a wrist closed, joints filled in) is said in its notes.
@@ -24,10 +25,11 @@ from .gltf import parse_gltf, skin_of_gltf
 from .gltf_write import own_hand, write_glb
 from .hand import FOREARM, RiggedHand, mirror
 from .handfile import arrays_of, digest, hand_of_npz, read_archive, write_npz
+from .mano import is_mano, mano_entries, skin_of_mano
 from .naming import HandMapping, read_mapping
 from .surface import is_closed, volume
 
-KINDS: Final = (".npz", ".glb", ".gltf")
+KINDS: Final = (".glb", ".gltf", ".pkl", ".npz")
 MAX_BYTES: Final = 1 << 28
 """Of a hand's file."""
 
@@ -129,9 +131,11 @@ def _read(data: bytes, path: Path, kind: str, mapping: HandMapping) -> tuple[Rig
             return own, ()
         hand, notes = adopt(skin_of_gltf(gltf, mapping, name=path.stem), mapping)
         return hand, notes if own is None else (f"handloom's own arrays were not taken: {own}", *notes)
-    entries = read_archive(data, where=where)
+    entries = mano_entries(data, where=where) if kind == ".pkl" else read_archive(data, where=where)
+    if is_mano(entries) or kind == ".pkl":
+        return adopt(skin_of_mano(entries, mapping, name=path.stem, where=where), mapping)
     if "format" not in entries:
-        raise HandloomError("The archive holds no hand", where=where, why=f"its arrays: {', '.join(entries)}")
+        raise HandloomError("The archive holds no hand", where=where, why=f"its arrays: {', '.join(entries)}"[:300])
     return hand_of_npz(entries, where=where), ()
 
 

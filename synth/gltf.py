@@ -166,7 +166,7 @@ def accessor(gltf: Gltf, number: Any, *, most: int, types: tuple[str, ...]) -> N
     what = gltf.item("accessors", number)
     kind, component = what.get("type"), what.get("componentType")
     count = gltf.integer(what, "count")
-    if kind not in types or component not in _TYPES:
+    if kind not in types or not isinstance(component, int) or component not in _TYPES:
         raise gltf.refuse(
             f"accessor {number} is {str(kind)[:20]} of {str(component)[:20]}; {' or '.join(types)} is needed"
         )
@@ -216,6 +216,12 @@ def _strided(gltf: Gltf, view_number: Any, offset: int, count: int, width: int, 
     if not count:
         return np.zeros((0, width), dtype)
     return np.ndarray((count, width), dtype, buffer, start + offset, (stride, dtype.itemsize))
+
+
+def _doubles(values: NDArray[Any]) -> F64:
+    """As float64; numbers that are none (NaN) stay so without a warning."""
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
 
 
 def skin_of_gltf(gltf: Gltf, mapping: HandMapping, *, name: str) -> Skin:
@@ -390,10 +396,10 @@ def _mesh(gltf: Gltf, meshes: list[dict[str, Any]]) -> tuple[F64, NDArray[np.int
             if len(joints[-1]) != count or len(shares[-1]) != count or joints[-1].dtype.kind not in "iu":
                 raise gltf.refuse("joints and weights are not one for each vertex")
         pad = ((0, 0), (0, 16 - 4 * len(sets)))
-        points.append(xyz.astype(np.float64))
+        points.append(_doubles(xyz))
         faces.append(order.astype(np.int64).reshape(-1, 3) + total)
         indices.append(np.pad(np.concatenate(joints, axis=1).astype(np.int64), pad))
-        weights.append(np.pad(np.concatenate(shares, axis=1).astype(np.float64), pad))
+        weights.append(np.pad(_doubles(np.concatenate(shares, axis=1)), pad))
         total += count
         corners += len(order)
     index, weight = np.concatenate(indices), np.concatenate(weights)
@@ -416,12 +422,12 @@ def _bind_pose(
         # Each joint's part of the mesh is given in the joint's own axes.
         moved = np.einsum("nkij,nj->nki", world[index][..., :3, :3], points) + world[index][..., :3, 3]
         return (weight[..., None] * moved).sum(axis=1), world[:, :3, 3], _directions(world)
-    inverse = accessor(gltf, skin["inverseBindMatrices"], most=MAX_NODES, types=("MAT4",)).astype(np.float64)
+    inverse = _doubles(accessor(gltf, skin["inverseBindMatrices"], most=MAX_NODES, types=("MAT4",)))
     inverse = inverse.reshape(-1, 4, 4).transpose(0, 2, 1)[: len(names)]
     if len(inverse) < len(names):
         raise gltf.refuse(f"it has {len(inverse)} inverse bind matrices for {len(names)} joints")
-    size = np.abs(np.linalg.det(inverse[:, :3, :3]))
-    if not np.isfinite(inverse).all() or size.min() < 1e-18 or not np.allclose(inverse[:, 3], (0, 0, 0, 1), atol=1e-4):
+    sound = np.abs(inverse).max() < 1e9 and np.allclose(inverse[:, 3], (0, 0, 0, 1), atol=1e-4)
+    if not sound or np.abs(np.linalg.det(inverse[:, :3, :3])).min() < 1e-18:
         raise gltf.refuse("an inverse bind matrix is none that can be inverted")
     bind = np.linalg.inv(inverse)
     wanted = mapping.joints.get("wrist")

@@ -89,9 +89,10 @@ def hand_of_arrays(arrays: Arrays, *, name: str, side: str, where: str) -> Rigge
             raise refuse(f"the array '{key}' is missing")
         if arrays[key].ndim != axes or arrays[key].dtype.kind not in kinds:
             raise refuse(f"the array '{key}' is {arrays[key].dtype} with {arrays[key].ndim} axes")
-        if not np.isfinite(arrays[key]).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            given[key] = np.ascontiguousarray(arrays[key], dtype)
+        if not np.isfinite(given[key]).all():
             raise refuse(f"the array '{key}' has values that are not finite (NaN)")
-        given[key] = np.ascontiguousarray(arrays[key], dtype)
         if arrays[key].dtype.kind in "iu" and not np.array_equal(given[key], arrays[key]):
             raise refuse(f"the array '{key}' has numbers beyond its range")
     count, triangles = len(given["vertices"]), len(given["faces"])
@@ -110,9 +111,10 @@ def hand_of_arrays(arrays: Arrays, *, name: str, side: str, where: str) -> Rigge
     total = given["bone_weight"].sum(axis=1)
     if given["bone_weight"].min() < 0 or np.abs(total - 1).max() > 1e-3:
         raise refuse(f"the weights of vertex {np.abs(total - 1).argmax()} do not sum to 1")
-    size = np.abs(given["vertices"]).max()
-    if not 10 < size < 2000:
-        raise refuse(f"the mesh reaches {size:.3g} mm from the wrist")
+    for what in ("vertices", "joints"):
+        size = np.abs(given[what]).max()
+        if not 10 < size < 2000:
+            raise refuse(f"its {what} reach {size:.3g} mm from the wrist")
     if (
         np.abs(given["frames"] @ given["frames"].transpose(0, 2, 1) - np.eye(3)).max() > 1e-3
         or (np.linalg.det(given["frames"]) < 0).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,3 +227,123 @@ def write(path: Path, glb: Glb) -> Path:
     """The file, written."""
     path.write_bytes(glb.bytes())
     return path
+
+
+MANO_ORDER = ("index", "middle", "little", "ring", "thumb")
+MANO_TIPS = {"thumb": 744, "index": 320, "middle": 443, "ring": 554, "little": 671}
+
+
+def mano(hand: RiggedHand) -> dict[str, np.ndarray]:
+    """Entries of a file of exactly MANO's layout: 778 vertices, 16 joints, tips at their numbers, wrist open."""
+    import fast_simplification
+
+    bare = sketch(hand, forearm=False, moved=False)
+    for target in range(1450, 1560, 2):
+        points, faces = fast_simplification.simplify(
+            bare.vertices.astype(np.float32) * 1000, bare.faces.astype(np.int32), target_count=target
+        )
+        used, faces = np.unique(faces, return_inverse=True)
+        points, faces = points[used].astype(np.float64) / 1000, faces.reshape(-1, 3)
+        if 700 < len(points) <= 778:
+            break
+    assert len(points) <= 778
+    while len(points) < 778:
+        # A triangle becomes three, the largest first.
+        a, b, c = (points[faces[:, i]] for i in range(3))
+        big = np.linalg.norm(np.cross(b - a, c - a), axis=1).argmax()
+        i, j, k = faces[big]
+        points = np.concatenate([points, points[[i, j, k]].mean(0)[None]])
+        new = len(points) - 1
+        faces = np.concatenate([np.delete(faces, big, axis=0), [[i, j, new], [j, k, new], [k, i, new]]])
+    order = np.arange(778)
+    for finger, number in MANO_TIPS.items():
+        joint = OPENXR26.index(f"{finger}_tip")
+        beyond = hand.joints[joint] / 1000 + 0.006 * hand.frames[joint, :, 1]
+        at = int(np.linalg.norm(points[order] - beyond, axis=1).argmin())
+        order[[number, at]] = order[[at, number]]
+    rank = np.empty_like(order)
+    rank[order] = np.arange(778)
+    points, faces = points[order], rank[faces]
+
+    near = np.linalg.norm(points[:, None] - bare.vertices[None], axis=-1).argsort(axis=1)[:, :3]
+    dense = np.zeros((len(bare.vertices), 27))
+    np.add.at(dense, (np.arange(len(dense))[:, None], bare.index), bare.weight)
+    names = ["wrist"] + [
+        f"{f}_{b}" for f in MANO_ORDER
+        for b in (("metacarpal", "proximal", "distal") if f == "thumb" else ("proximal", "intermediate", "distal"))
+    ]  # fmt: skip
+    rows = [OPENXR26.index(n) for n in names]
+    weights = dense[near].mean(axis=1)
+    weights[:, WRIST] += weights[:, [i for i in range(27) if i not in rows]].sum(axis=1)
+    weights = weights[:, rows] / weights[:, rows].sum(axis=1, keepdims=True)
+    # Each joint as the blend of its nearest vertices that comes out at it.
+    regressor = np.zeros((16, 778))
+    for i, row in enumerate(rows):
+        goal = hand.joints[row] / 1000
+        close = np.linalg.norm(points - goal, axis=1).argsort()[:40]
+        system = np.concatenate([points[close].T, np.full((1, 40), 1.0)])
+        regressor[i, close] = np.linalg.pinv(system) @ [*goal, 1.0]
+    parents = np.array([4294967295, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14], np.uint32)
+    shapes = np.zeros((778, 3, 10))
+    shapes[:, :, 0] = 0.05 * points  # the first parameter is the hand's size
+    # Somewhere else, as the published hands are: the wrist is not at the origin.
+    turn = rotation_matrix(np.array([0.0, 0.0, -np.pi / 2])) @ rotation_matrix(np.array([np.pi / 2, 0.0, 0.0]))
+    shapes = np.einsum("ij,njs->nis", turn, shapes)
+    return {
+        "v_template": points @ turn.T + np.array([0.095, 0.006, 0.006]),
+        "f": faces.astype(np.uint32),
+        "J_regressor": regressor,
+        "weights": weights,
+        "kintree_table": np.stack([parents, np.arange(16, dtype=np.uint32)]),
+        "posedirs": np.zeros((778, 3, 135)),
+        "shapedirs": shapes,
+        "hands_mean": np.zeros(45),
+        "hands_components": np.eye(45),
+        "hands_coeffs": np.zeros((10, 45)),
+    }
+
+
+class _Named:
+    """An object that a pickle knows by the name of a class that is not here."""
+
+    def __init__(self, module: str, name: str, state: Any) -> None:
+        self.module, self.name, self.state = module, name, state
+
+
+class _Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
+    """Writes `_Named` as Python 2 wrote chumpy's and scipy's objects."""
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if not isinstance(obj, _Named):
+            super().save(obj, save_persistent_id)
+            return
+        self.write(f"ccopy_reg\n_reconstructor\n(c{obj.module}\n{obj.name}\nc__builtin__\nobject\nNtR".encode())
+        super().save(obj.state)
+        self.write(pickle.BUILD)
+
+
+def mano_pickle(entries: dict[str, np.ndarray], *, protocol: int = 2) -> bytes:
+    """The `.pkl`: a sparse regressor, chumpy's arrays about the shapes and poses, `bs_type` and `bs_style`."""
+    import io
+
+    from scipy import sparse
+
+    regressor = sparse.csc_matrix(entries["J_regressor"])
+    kept = {name: getattr(regressor, name) for name in ("data", "indices", "indptr")}
+    state = {"_shape": (16, 778), "maxprint": 50, **kept}
+    shapes = entries["shapedirs"]
+    selected = {
+        "a": _Named("chumpy.ch", "Ch", {"x": shapes.reshape(-1), "_dirty_vars": {"x"}, "_itr": None}),
+        "idxs": np.arange(shapes.size), "preferred_shape": shapes.shape,
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        **entries,
+        "J_regressor": _Named("scipy.sparse.csc", "csc_matrix", state),
+        "shapedirs": _Named("chumpy.reordering", "Select", selected),
+        "posedirs": _Named("chumpy.ch", "Ch", {"x": entries["posedirs"]}),
+        "bs_type": "lrotmin",
+        "bs_style": "lbs",
+    }
+    out = io.BytesIO()
+    _Pickler(out, protocol).dump(values)
+    return out.getvalue()

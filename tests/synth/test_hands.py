@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from handloom.synth.anatomy import builtin_hand
@@ -12,7 +13,7 @@ from handloom.synth.formats import save_hand
 from handloom.synth.hand import RiggedHand, mirror
 
 from hand_conformance import HandConformance
-from hand_writers import intricate_glb, simple_glb, sketch, webxr, with_seams, without, write
+from hand_writers import intricate_glb, mano, mano_pickle, simple_glb, sketch, webxr, with_seams, without, write
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare = sketch(mirror(builtin_hand()), forearm=False)
     named = replace(bare, names=[webxr(name) for name in bare.names])
     write(folder / "flat.glb", simple_glb(with_seams(without(named, "palm", "forearm")), flat=True, in_cm=True))
+    (folder / "MANO_RIGHT.pkl").write_bytes(mano_pickle(mano(builtin_hand())))
+    np.savez(folder / "MANO_LEFT.npz", **mano(mirror(builtin_hand())))
     return folder
 
 
@@ -66,3 +69,15 @@ class TestFlatGltf(HandConformance):
     @pytest.fixture
     def source(self, folder: Path) -> str | None:
         return str(folder / "flat.glb")
+
+
+class TestManoPickle(HandConformance):
+    @pytest.fixture
+    def source(self, folder: Path) -> str | None:
+        return str(folder / "MANO_RIGHT.pkl")
+
+
+class TestManoArchive(HandConformance):
+    @pytest.fixture
+    def source(self, folder: Path) -> str | None:
+        return str(folder / "MANO_LEFT.npz")
