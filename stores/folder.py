@@ -80,7 +80,7 @@ def read_folder(path: Path) -> PlainFolder:
     if not images:
         raise HandloomError("The folder lists no image", where=str(path / "frames.csv"))
     frames = {image.frame for image in images}
-    return PlainFolder(path, rig, images, _read_joints(path / "joints.csv", frames), _read_meta(path / "meta.toml"))
+    return PlainFolder(path, rig, images, _labels(path / "joints.csv", frames), _read_meta(path / "meta.toml"))
 
 
 def write_folder(
@@ -157,17 +157,27 @@ def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
     return [images[key] for key in sorted(images)]
 
 
-def _read_joints(path: Path, frames: set[int]) -> dict[int, NDArray[np.float32]]:
-    if not path.exists():
-        return {}
+def _labels(path: Path, frames: set[int]) -> dict[int, NDArray[np.float32]]:
+    """The folder's labels, if it has any, all of frames that have an image."""
+    joints = read_joints(path) if path.exists() else {}
+    for frame in joints:
+        if frame not in frames:
+            raise HandloomError(f"Frame {frame} is labelled but has no image", where=str(path))
+    return joints
+
+
+def read_joints(path: Path) -> dict[int, NDArray[np.float32]]:
+    """Read joints.csv: (26, 3) mm a frame, NaN where a joint was not given.
+
+    Raises:
+        HandloomError: it cannot be read, names a joint that OpenXR does not, or holds what is no number.
+    """
     joints: dict[int, NDArray[np.float32]] = {}
     for line, row in _rows(path, JOINT_COLUMNS):
         where = f"{path}, line {line}"
         if row["joint"] not in OPENXR26:
             raise HandloomError(f"Unknown joint '{row['joint']}'", where=where, why=f"known: {', '.join(OPENXR26)}")
         frame = _number(row["frame"], int, f"{where}, frame")
-        if frame not in frames:
-            raise HandloomError(f"Frame {frame} is labelled but has no image", where=where)
         point = [_number(row[name], float, f"{where}, {name}") for name in JOINT_COLUMNS[2:]]
         if not np.isfinite(point).all():
             raise HandloomError("A joint is not finite", where=where, fix="leave out joints that are unknown")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -27,6 +27,8 @@ from .surroundings import SceneConfig
 
 BUILTIN = "builtin"
 """The kit's own hand."""
+POSE_SOURCES = ("prior", "trajectory")
+"""What draws poses, beside files that hold them."""
 BLOCK_FRAMES = 32
 """Frames that are skinned together; units hold whole blocks, so that a frame's neighbours never change it."""
 
@@ -70,6 +72,20 @@ class SynthConfig(BaseModel):
     """People; each sample shows one of them, whose proportions follow from `seed` and the subject's number."""
     first_subject: int = Field(default=0, ge=0)
     """Number of the first, to make sets of other people with the same seed."""
+    poses: str = "prior"
+    """`prior`, `trajectory` (people moving), or a file of poses (`synth/pose_files.py`): sample k shows its row
+    k mod n."""
+    fps: float = Field(default=30.0, gt=0)
+    """Of a trajectory."""
+    sequence_frames: int = Field(default=150, ge=1)
+    """Samples of one person's motion, before the next begins."""
+    placement: Literal["random", "file"] = "random"
+    """A file's hand turned and placed at random, or where the file has it: points of a camera before the rig's
+    first camera, those of a rig as they are."""
+    shapes: Literal["drawn", "fitted"] = "drawn"
+    """Whose hand does what a file says: people drawn as for the prior, or the file's own, as fitted."""
+    max_fit_error_mm: float = Field(default=8.0, gt=0)
+    """A file's frame whose points stay farther off than this in the mean is left out."""
     volume_radius_mm: float = Field(default=100.0, ge=0)
     """The palm lies anywhere in a ball of this radius about the rig's origin."""
 
@@ -117,6 +133,27 @@ class SynthConfig(BaseModel):
         if value in ("right", "left"):
             raise ValueError(f"names a hand or its file; which side is seen is said by side={value}")
         return str(Path(value).resolve()) if isinstance(value, (str, Path)) and value not in (BUILTIN, "") else value
+
+    @field_validator("poses", mode="before")
+    @classmethod
+    def _poses_or_file(cls, value: object) -> object:
+        known = value in (*POSE_SOURCES, "")
+        return str(Path(value).resolve()) if isinstance(value, (str, Path)) and not known else value
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        idle = {"trajectory": ("fps", "sequence_frames"), "a file": ("placement", "shapes", "max_fit_error_mm")}
+        used = self.poses if self.poses in POSE_SOURCES else "a file"
+        for source, names in idle.items():
+            for name in names:
+                if source != used and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} needs poses={source}, and poses is {self.poses}")
+        return self
+
+    @property
+    def poses_from_file(self) -> bool:
+        """Whether `poses` names a file."""
+        return self.poses not in POSE_SOURCES
 
     @property
     def units(self) -> int:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..stores.camera import Rig
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
@@ -24,6 +25,7 @@ from .config import SynthConfig
 from .executor import ExecutorName, open_executor
 from .formats import HandFile, hand_of
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE
+from .pose_set import pose_set_of
 from .provenance import changed_versions, packages_of, provenance_of, versions
 from .units import TABLES, UnitWork, make_unit, studio_of
 
@@ -136,6 +138,8 @@ def create(config: SynthConfig, rig: Rig, out: Path, *, overwrite: bool) -> Reco
 
 def _created(config: SynthConfig, rig: Rig, out: Path, *, overwrite: bool) -> Recording:
     hand = hand_of(config).hand
+    # Before anything is made: poses that cannot be used leave nothing behind.
+    poses = pose_set_of(config, studio_of(config, rig).hand).description if config.poses_from_file else config.poses
     values = config.model_dump(mode="json")
     recording = create_recording(
         out,
@@ -149,6 +153,7 @@ def _created(config: SynthConfig, rig: Rig, out: Path, *, overwrite: bool) -> Re
             "seed": config.seed,
             "sensor": None if (sensor := config.make_sensor()) is None else sensors.describe(sensor),
             "hand": hand_of(config).provenance(),
+            "poses": poses,
         },
         overwrite=overwrite,
     )
@@ -157,6 +162,7 @@ def _created(config: SynthConfig, rig: Rig, out: Path, *, overwrite: bool) -> Re
     )
     recording.create_labels(
         layout="openxr26", pose_size=POSE_SIZE, shape_size=SHAPE_SIZE, root_size=ROOT_SIZE,
+        fit_error=config.poses_from_file,
         attributes={
             "joint_names": list(OPENXR26),
             "pose_names": [dof.name for dof in hand.dof],
@@ -188,6 +194,8 @@ def _continued(config: SynthConfig, rig: Rig, out: Path) -> Recording | None:
             fix="resume with the same options, or add --overwrite to begin again",
         )
     _same_hand(recording, hand_of(config))
+    if config.poses_from_file:
+        _same_poses(recording, pose_set_of(config, studio_of(config, rig).hand).description)
     other = changed_versions(recording.provenance)
     if other:
         raise HandloomError(
@@ -208,6 +216,17 @@ def _same_hand(recording: Recording, hand: HandFile) -> None:
             where=hand.source,
             why=f"its sha256 was {before.get('sha256')} and is now {hand.sha256}",
             fix="bring back the hand as it was, or add --overwrite to begin again",
+        )
+
+
+def _same_poses(recording: Recording, poses: Mapping[str, Any]) -> None:
+    before = recording.provenance.get("poses")
+    if isinstance(before, Mapping) and before.get("sha256") != poses["sha256"]:
+        raise HandloomError(
+            "The recording was begun with other poses",
+            where=str(poses["source"]),
+            why=f"their sha256 was {before.get('sha256')} and is now {poses['sha256']}",
+            fix="bring back the file as it was, or add --overwrite to begin again",
         )
 
 

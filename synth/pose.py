@@ -47,6 +47,8 @@ F64 = NDArray[np.float64]
 
 TOLERANCE_MM: Final = 5.0
 """How deep two parts of a hand may press into each other: flesh yields 4 to 6 mm."""
+WRIST_DEG: Final = (16.0, 7.0)
+"""Standard deviations of the wrist's flexion and abduction, which gestures say little of."""
 CANDIDATES: Final = 6
 """Poses drawn at once before the collision test picks one; a batch costs little more than a pose."""
 _DOF: Final[Mapping[str, int]] = {d.name: i for i, d in enumerate(DOFS)}
@@ -206,7 +208,7 @@ def _gesture(gesture: Gesture, rng: np.random.Generator, count: int) -> F64:
     loose = np.full(POSE_SIZE, float(gesture.loose_deg))
     loose[_SPREAD] *= 0.5
     loose[_THUMB] *= 0.7
-    loose[_WRIST] = (16.0, 7.0)
+    loose[_WRIST] = WRIST_DEG
     noise = rng.normal(size=(count, POSE_SIZE))
     noise[:, _MCP] = noise[:, _MCP] @ _TOGETHER.T
     noise[:, _PIP] = noise[:, _PIP] @ _TOGETHER.T

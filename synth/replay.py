@@ -211,7 +211,8 @@ def _run_again(recording: Recording, config: SynthConfig, rows: list[int]) -> di
     start = rows[0] - rows[0] % config.unit_frames
     stop = min(start + config.unit_frames, recording.n_frames)
     stored = {name: labels.read(name, start, stop).astype(np.float64) for name in DRAWN}
-    samples = Sample(**stored, subject=frames.read("subject", start, stop))
+    error = labels.read("fit_error_mm", start, stop) if "fit_error_mm" in labels.columns else None
+    samples = Sample(**stored, subject=frames.read("subject", start, stop), fit_error_mm=error)
     made = shoot_samples(config, studio, samples, start, [row - start for row in rows])
     made["labels"] |= _labels_again(config, start, stop, rows, recording)
     return made

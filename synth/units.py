@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +73,7 @@ def as_stored(samples: Sample) -> Sample:
     pose, root, shape = (
         np.asarray(values, np.float32).astype(np.float64) for values in (samples.pose, samples.root, samples.shape)
     )
-    return Sample(pose, root, shape, samples.subject)
+    return replace(samples, pose=pose, root=root, shape=shape)
 
 
 def shoot_samples(
@@ -107,8 +107,13 @@ def shoot_samples(
             shoot(studio, vertices, here, frame=start + row, into=shots, row=int(into), around=scene)
     labels: Rows = {"joints": joints, "visible": shots.visible}
     labels |= {"pose": samples.pose[rows], "shape": samples.shape[rows], "root": samples.root[rows]}
+    if samples.fit_error_mm is not None:
+        labels["fit_error_mm"] = samples.fit_error_mm[rows]
+    frames = frame_rows(start + rows, samples.subject[rows], len(studio.rig))
+    if config.poses == "trajectory":
+        frames |= motion_rows(config, start + rows, len(studio.rig))
     return {
-        "frames": frame_rows(start + rows, samples.subject[rows], len(studio.rig)),
+        "frames": frames,
         "crops": crop_rows(shots, parts=config.parts),
         "labels": labels,
     }
@@ -127,6 +132,17 @@ def frame_rows(frame_id: NDArray[Any], subject: NDArray[Any], views: int) -> Row
         "subject": subject.astype(np.int32),
         "sequence": frame_id.astype(np.int32),
         "split": np.zeros(count, np.uint8),
+    }
+
+
+def motion_rows(config: SynthConfig, frame_id: NDArray[np.int64], views: int) -> Rows:
+    """What `frames/` says of samples that follow each other: the cameras fire together, `fps` times a second."""
+    time_ns = np.rint(frame_id * (1e9 / config.fps)).astype(np.int64)[:, None].repeat(views, axis=1)
+    return {
+        "t_device_ns": time_ns,
+        "t_host_ns": time_ns,
+        "frame_number": frame_id.astype(np.int64)[:, None].repeat(views, axis=1),
+        "sequence": (frame_id // config.sequence_frames).astype(np.int32),
     }
 
 
