@@ -48,6 +48,8 @@ def test_help_of_the_synthesis_commands_fits_eighty_columns(command: str) -> Non
 
 def test_synthesising_says_what_it_made_and_what_comes_next(tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
+    # With an empty cache the kernels take longer to compile than the ten seconds after which progress speaks.
+    run("synth", "run", "--out", tmp_path / "warm.zarr", "--frames", 1, "--jobs", 1)
     done = run("synth", "run", "--out", out, "--frames", 3, "--views", 2, "--jobs", 1, "-o", "crop_px=64")
     assert done.exit_code == 0
     first, second, *rest = done.stdout.splitlines()
