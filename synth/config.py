@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..stores.camera import Rig, read_rig, refuse_distortion
+from ..stores.errors import HandloomError
 from .render import RendererName
 from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, ring_rig
 from .sensor import (
@@ -112,8 +113,11 @@ class SynthConfig(BaseModel):
         named = values.get("sensor") if isinstance(values, Mapping) else None
         if not isinstance(named, (str, Path)) or named in ("none", *SENSOR_NAMES):
             return values
-        if isinstance(named, str) and not named.endswith((".yaml", ".yml")):
-            raise ValueError(f"sensor is none, {', '.join(SENSOR_NAMES)} or a .yaml file, not {named!r}")
+        if Path(named).suffix not in (".yaml", ".yml"):
+            raise HandloomError(
+                f"There is no sensor '{named}'",
+                why=f"it is none, {', '.join(SENSOR_NAMES)} or a file that ends in .yaml",
+            )
         sensor = read_sensor(Path(named))
         section = section_of(sensor_name(sensor))
         given = values.get(section) or {}

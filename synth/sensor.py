@@ -104,7 +104,7 @@ def write_sensor(sensor: Sensor, path: Path) -> None:
 
 
 def reach_px(sensor: Sensor | None) -> int:
-    """Pixels beyond what is there at which it may still be seen: edges move and grow."""
+    """Pixels around all that is there beyond which nothing matters: edges move and grow no farther."""
     match sensor:
         case None:
             return 0

@@ -54,6 +54,12 @@ def frame_row(row, columns):  # type: ignore[no-untyped-def]
         row[i], row[last + 1 + i] = row[columns], row[last]
 
 
+@nb.njit(cache=True, inline="always")
+def _alike(one, other):  # type: ignore[no-untyped-def]
+    """Whether two steps are of one steep surface: the same way, neither more than twice the other."""
+    return (one * other > 0) & (abs(one) < np.float32(2) * abs(other)) & (abs(other) < np.float32(2) * abs(one))
+
+
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def incidence(inverse, row, first, span, edge_share, k, left, top, out):  # type: ignore[no-untyped-def]
     """Fill `out` (n,) with 1/cos of the angle of incidence, from column `first` of a row on.
@@ -65,7 +71,7 @@ def incidence(inverse, row, first, span, edge_share, k, left, top, out):  # type
         row: of it.
         first: column without the padding.
         span: pixels on each side over which the slope is taken, the smaller of both sides'.
-        edge_share: a relative change over `span` that makes an edge.
+        edge_share: a relative change over `span` that makes an edge, unless the other side goes on like it.
         k: fx, fy, cx, cy of the full frame, float32.
         left: column of the image in the full frame ...
         top: ... and row.
@@ -84,14 +90,16 @@ def incidence(inverse, row, first, span, edge_share, k, left, top, out):  # type
         d = here[u]
         edge = edge_share * d
         back, ahead = d - before[u], after[u] - d
-        back_edge = (before[u] <= 0) | (abs(back) > edge)
-        ahead_edge = (after[u] <= 0) | (abs(ahead) > edge)
+        ramp = (before[u] > 0) & (after[u] > 0) & _alike(back, ahead)
+        back_edge = (before[u] <= 0) | ((abs(back) > edge) & (not ramp))
+        ahead_edge = (after[u] <= 0) | ((abs(ahead) > edge) & (not ramp))
         back = np.float32(0) if back_edge else back
         ahead = np.float32(0) if ahead_edge else ahead
         du = ahead if (abs(ahead) < abs(back)) != (back_edge | ahead_edge) else back
         up, down = d - above[u], below[u] - d
-        up_edge = (above[u] <= 0) | (abs(up) > edge)
-        down_edge = (below[u] <= 0) | (abs(down) > edge)
+        ramp = (above[u] > 0) & (below[u] > 0) & _alike(up, down)
+        up_edge = (above[u] <= 0) | ((abs(up) > edge) & (not ramp))
+        down_edge = (below[u] <= 0) | ((abs(down) > edge) & (not ramp))
         up = np.float32(0) if up_edge else up
         down = np.float32(0) if down_edge else down
         dv = down if (abs(down) < abs(up)) != (up_edge | down_edge) else up
@@ -108,46 +116,53 @@ def incidence(inverse, row, first, span, edge_share, k, left, top, out):  # type
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _greater(one, other, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (n,) with the greater of two; a function of its own, for inside another it is not vectorised."""
+def _greatest(one, two, three, out):  # type: ignore[no-untyped-def]
+    """Fill `out` (n,) with the greatest of three; a function of its own, for only so the loop becomes vectors."""
     for i in range(out.size):
-        a, b = one[i], other[i]
-        out[i] = a if a > b else b
+        a, b, c = one[i], two[i], three[i]
+        a = a if a > b else b
+        out[i] = a if a > c else c
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _step_over(one, two, three, own, edge_share):  # type: ignore[no-untyped-def]
+    """Replace `own` (n,) by the greatest of three where that lies across an edge."""
+    for i in range(own.size):
+        a, b, c, d = one[i], two[i], three[i], own[i]
+        a = a if a > b else b
+        a = a if a > c else c
+        own[i] = a if a - d > edge_share * a else d
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def grown(disparity, radius, edge_share):  # type: ignore[no-untyped-def]
-    """(H, W) the greatest disparity over (2 radius + 1)² pixels where that is across an edge, else the pixel's own.
+    """(H, W) with what is nearer grown by `radius` pixels over what is farther, or nothing, behind an edge.
 
-    Spans of 2, 4, 8 … pixels are joined from two of half their length, along rows and then down the columns:
-    three passes each way for 7 pixels. Beyond the image lies nothing.
+    Pixel by pixel, so that what grows goes on with the depth of its rim and a slope stays as it is.
     """
     height, width = disparity.shape
-    size = 2 * radius + 1
-    stride = width + 2 * radius
-    framed = np.zeros((height + 2 * radius, stride), np.float32)
+    if radius == 0:
+        return disparity
+    stride = width + 2
+    framed = np.zeros((height + 2, stride), np.float32)
     for v in range(height):
-        source, target = disparity[v], framed[radius + v, radius:]
+        source, target = disparity[v], framed[1 + v, 1:]
         for u in range(width):
             target[u] = source[u]
-    # All rows as one: a step down is a step of the stride, and what runs over from row to row is not used.
-    have, free = framed.reshape(-1), np.empty(framed.size, np.float32)
-    n = have.size
-    for step in (1, stride):
-        length = 1
-        while 2 * length <= size:
-            n -= length * step
-            _greater(have, have[length * step :], free[:n])
-            have, free, length = free, have, 2 * length
-        n -= (size - length) * step
-        _greater(have, have[(size - length) * step :], free[:n])
-        have, free = free, have
+    # All rows as one: a step down is a step of the stride, and the frame keeps a row's end from the next row's begin.
+    have, across = framed.reshape(-1), np.zeros(framed.size, np.float32)
+    n = have.size - 2
+    for _ in range(radius):
+        _greatest(have[:n], have[1:], have[2:], across[1 : 1 + n])
+        own = have[stride : have.size - stride]
+        _step_over(across, across[stride:], across[2 * stride :], own, edge_share)
+        for v in range(height + 2):
+            framed[v, 0], framed[v, stride - 1] = 0, 0
     out = np.empty((height, width), np.float32)
     for v in range(height):
-        greatest, own, target = have[v * stride :], disparity[v], out[v]
+        source, target = framed[1 + v, 1:], out[v]
         for u in range(width):
-            a, b = greatest[u], own[u]
-            target[u] = a if a - b > edge_share * a else b
+            target[u] = source[u]
     return out
 
 

@@ -83,8 +83,8 @@ class ActiveStereo:
 
 
 def reach_px(sensor: ActiveStereo) -> int:
-    """Pixels beyond a surface at which it may still be seen."""
-    return sensor.window_px // 2 + WOBBLE_PX
+    """Pixels around a surface beyond which nothing matters to how it is seen."""
+    return 2 * max(sensor.window_px // 2, 1) + WOBBLE_PX
 
 
 def margin_px(sensor: ActiveStereo, fx: float, *, near_mm: float, far_mm: float) -> int:
@@ -202,7 +202,7 @@ def _measure(disparity, secant, luck, drift, own, numbers, out):  # type: ignore
         fail = edge_hole if (secant[u] < 0) & (edge_hole > fail) else fail
         d += subpixel * (one + slant * (slanted - one)) * (common * drift[u] + apart * own[u])
         d = np.rint(d * levels) * step_px if levels > 0 else d
-        z = gain * fb / d + bias
-        steps = np.rint(z * steps_per_mm)
-        good = (disparity[u] > 0) & (d > 0) & (luck[u] >= fail) & (z >= near) & (z <= far) & (steps <= 65535)
+        steps = np.rint((gain * fb / d + bias) * steps_per_mm)
+        good = (disparity[u] > 0) & (d > 0) & (luck[u] >= fail) & (z >= near) & (z <= far)
+        good = good & (steps > 0) & (steps <= 65535)
         out[u] = np.uint16(steps if good else nothing)

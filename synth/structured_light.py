@@ -83,8 +83,8 @@ _GRAZING: Final = _grazing_table()
 
 
 def reach_px(sensor: StructuredLight) -> int:
-    """Pixels beyond a surface at which it may still be seen."""
-    return JITTER_PX
+    """Pixels around a surface beyond which nothing matters to how it is seen."""
+    return JITTER_PX + 1
 
 
 def margin_px(sensor: StructuredLight, fx: float, *, near_mm: float, far_mm: float) -> int:

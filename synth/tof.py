@@ -87,8 +87,8 @@ def ambiguity_mm(sensor: TimeOfFlight) -> float:
 
 
 def reach_px(sensor: TimeOfFlight) -> int:
-    """Pixels beyond a surface at which it may still be seen."""
-    return EDGE_PX
+    """Pixels around a surface beyond which nothing matters to how it is seen."""
+    return EDGE_PX + 1
 
 
 def margin_px(sensor: TimeOfFlight, fx: float, *, near_mm: float, far_mm: float) -> int:

@@ -1,176 +1,159 @@
-"""The structured-light camera against what was published of it, and window against full frame."""
+"""What every depth sensor promises: window against full frame, independent noise, nothing from nothing, its file."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
-from handloom.synth.sensor import StructuredLight, apply, margin_px
+from handloom.cli import main
+from handloom.stores.errors import HandloomError
+from handloom.stores.recording import open_recording
+from handloom.synth.config import SynthConfig
+from handloom.synth.sensor import (
+    ActiveStereo,
+    Sensor,
+    StructuredLight,
+    TimeOfFlight,
+    apply,
+    describe,
+    margin_px,
+    parse_sensor,
+    reach_px,
+    read_sensor,
+    write_sensor,
+)
 
-KINECT = StructuredLight()
-K = (580.0, 580.0, 319.5, 239.5)
-WIDTH, HEIGHT = 640, 480
+from sensor_scenes import HEIGHT, WIDTH, K, hand_like, plane, sense
+
+SENSORS = (StructuredLight(), ActiveStereo(), TimeOfFlight())
+OTHERS = (
+    StructuredLight(projector=-1, block_px=3, lateral_px=1.3, bias_per_m_mm=2.0),
+    ActiveStereo(second_imager=-1, window_px=10, wobble_px=1.5, hole=0.05),
+    TimeOfFlight(wraps=True, modulation_mhz=230.0, multipath=0.2, footprint_px=2.5),
+    TimeOfFlight(multipath=0.0),
+    StructuredLight(baseline_mm=0.0, disparity_step_px=0.0),
+    ActiveStereo(window_px=1, shared=0.0, disparity_step_px=0.0),
+)
+every_sensor = pytest.mark.parametrize("sensor", SENSORS, ids=lambda s: type(s).__name__)
+any_sensor = pytest.mark.parametrize("sensor", SENSORS + OTHERS, ids=lambda s: type(s).__name__)
 
 
-def sense(depth: np.ndarray, sensor: StructuredLight | None = KINECT, **options: Any) -> np.ndarray:
-    """Depth in mm, at a unit fine enough not to matter."""
-    unit = 0.1
-    values = {"seed": 3, "frame": 5, "view": 1, "depth_unit_mm": unit, **options}
-    return apply(sensor, depth.astype(np.float32), K, **values) * unit
+@any_sensor
+@pytest.mark.parametrize("shift", [(0, 0), (-260, -110), (150, 130)], ids=["middle", "corner", "other corner"])
+def test_window_is_the_full_frame_to_the_bit_inside_its_margin(sensor: Sensor, shift: tuple[int, int]) -> None:
+    depth = np.roll(hand_like(), shift, (1, 0))
+    full = sense(depth, sensor)
+    margin = margin_px(sensor, K[0], near_mm=620, far_mm=730)
+    assert margin < 60
+    for left, top, size in ((200, 130, 200), (233, 171, 150), (207, 100, 183)):
+        u0, v0 = max(left + shift[0], 0), max(top + shift[1], 0)
+        u1, v1 = min(left + shift[0] + size, WIDTH), min(top + shift[1] + size, HEIGHT)
+        window = sense(depth[v0:v1, u0:u1], sensor, window=(u0, v0))
+        # Where the window ends with the frame nothing is missing, and no margin is needed.
+        a, b = (0 if low == 0 else margin for low in (v0, u0))
+        c, d = (None if end == whole else -margin for end, whole in ((v1, HEIGHT), (u1, WIDTH)))
+        inner = np.s_[a:c, b:d]
+        assert (window[inner] > 0).any()
+        assert (window[inner] == 0).any()
+        assert np.array_equal(window[inner], full[v0:v1, u0:u1][inner])
 
 
-def plane(z_mm: float, tilt_deg: float = 0.0, *, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Depth of a plane through the optical axis at z, turned about the vertical."""
-    x = (np.arange(width) - K[2]) / K[0]
-    return np.tile(z_mm / (1 - np.tan(np.radians(tilt_deg)) * x), (height, 1)).astype(np.float32)
+@any_sensor
+def test_window_before_a_background_too(sensor: Sensor) -> None:
+    depth = hand_like()
+    depth[depth == 0] = plane(1100, 30)[depth == 0]
+    full, margin = sense(depth, sensor), margin_px(sensor, K[0], near_mm=620, far_mm=1600)
+    left, top = 180, 90
+    window = sense(depth[top : top + 300, left : left + 330], sensor, window=(left, top))
+    inner = np.s_[margin:-margin, margin:-margin]
+    assert window[inner].size > 5000
+    assert np.array_equal(window[inner], full[top : top + 300, left : left + 330][inner])
 
 
-@pytest.mark.parametrize("z_mm", [500.0, 700.0, 1000.0, 1500.0])
-def test_axial_noise_is_nguyens(z_mm: float) -> None:
-    error = sense(plane(z_mm)) - z_mm
-    published = 1.2 + 1.9 * (z_mm / 1000 - 0.4) ** 2
-    step = z_mm**2 / (580 * 75 * 8)
-    assert (error + z_mm > 0).all()
-    assert error.std() == pytest.approx(np.hypot(published, step / np.sqrt(12)), rel=0.04)
-    assert abs(error.mean()) < 0.1
+@any_sensor
+def test_the_hand_s_own_box_and_what_it_reaches_beyond_it_is_all(sensor: Sensor) -> None:
+    depth = hand_like()
+    v, u = np.nonzero(depth)
+    reach = reach_px(sensor)
+    box = np.s_[v.min() - reach : v.max() + 1 + reach, u.min() - reach : u.max() + 1 + reach]
+    full = sense(depth, sensor)
+    window = sense(depth[box], sensor, window=(int(u.min()) - reach, int(v.min()) - reach))
+    assert np.array_equal(window, full[box])
+    full[box] = 0
+    assert (full == 0).all()
 
 
-def test_noise_grows_with_the_angle() -> None:
-    middle = np.s_[:, 300:340]
-    spread = []
-    for tilt in (0, 50, 65):
+@every_sensor
+def test_noise_depends_on_seed_frame_view_and_on_nothing_else(sensor: Sensor) -> None:
+    wall = plane(700, 20)[:, 100:600]
+    first = sense(wall, sensor, window=(100, 0))
+    assert np.array_equal(first, sense(wall, sensor, window=(100, 0)))
+    for change in ({"seed": 4}, {"frame": 6}, {"view": 0}):
+        other = sense(wall, sensor, window=(100, 0), **change)
+        both = (first > 0) & (other > 0)
+        assert (first != other)[both].mean() > 0.5
+        # 240,000 pixels, or 5,000 windows of a stereo camera: four standard deviations of what chance gives.
+        assert abs(np.corrcoef((first - wall)[both], (other - wall)[both])[0, 1]) < 0.06
+
+
+@every_sensor
+def test_nothing_returns_from_too_near_too_far_or_nothing(sensor: Sensor) -> None:
+    for z in (sensor.min_mm - 30, sensor.max_mm + 60):
+        assert (sense(plane(z, width=60, height=40), sensor) == 0).all()
+    for height, width in ((40, 30), (1, 1), (1, 7), (7, 1)):
+        assert (sense(np.zeros((height, width)), sensor) == 0).all()
+
+
+@any_sensor
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2)])
+def test_the_smallest_images(sensor: Sensor, size: tuple[int, int]) -> None:
+    # In the middle of the full frame, so that no match lies outside of the second image.
+    seen = np.stack([sense(np.full(size, 600.0), sensor, window=(320, 240), frame=f) for f in range(20)])
+    there = seen[seen > 0]
+    assert len(there) > 0.9 * seen.size
+    assert np.abs(there - 600 - 0.6 * sensor.bias_per_m_mm).max() < 12
+
+
+@every_sensor
+@pytest.mark.parametrize("angle", [0.0, 45.0])
+def test_bias_is_added_to_the_depth(sensor: Sensor, angle: float) -> None:
+    depth = plane(700, angle)[100:200, 280:380]
+    biased = replace(sensor, bias_mm=-4.0, bias_per_m_mm=10.0)
+    window = {"window": (280, 100)}
+    pairs = [(sense(depth, sensor, frame=f, **window), sense(depth, biased, frame=f, **window)) for f in range(3)]
+    with_bias, without = np.stack([b for _, b in pairs]), np.stack([a for a, _ in pairs])
+    both = (with_bias > 0) & (without > 0)
+    expected = (0.01 * depth - 4)[None] + np.zeros_like(without)
+    assert np.abs((with_bias - without - expected)[both]).max() < 0.4  # 2 units, and 1 % of the noise
+
+
+@every_sensor
+def test_returns_fail_at_grazing_angles_more_and_more(sensor: Sensor) -> None:
+    low, high = sensor.grazing_from_deg, sensor.grazing_to_deg
+    tilts = (0.0, low - 6, low + 0.3 * (high - low), low + 0.6 * (high - low), low + 0.9 * (high - low))
+    rates = []
+    for tilt in tilts:
         depth = plane(700, tilt)
-        seen = sense(depth, replace(KINECT, grazing_from_deg=88, grazing_to_deg=89.5))
-        spread.append(float((seen - depth)[middle].std()))
-    assert spread[0] < spread[1] < spread[2]
-    theta = np.radians(65)
-    gain = 0.1 / np.sqrt(0.7) * theta**2 / (np.pi / 2 - theta) ** 2
-    assert spread[2] - spread[0] == pytest.approx(gain, rel=0.25)
-
-
-def test_disparity_steps_of_an_eighth_pixel() -> None:
-    levels = np.unique(apply(KINECT, plane(700), K, depth_unit_mm=0.02, seed=0, frame=0, view=0)) * 0.02
-    disparity = 580 * 75 / levels
-    assert np.abs(disparity * 8 - np.rint(disparity * 8)).max() < 0.02
-    assert np.diff(levels).mean() == pytest.approx(1.4, abs=0.1)
-
-
-def test_steps_follow_the_camera_focal_length() -> None:
-    fine = np.unique(sense(plane(700)))
-    coarse = apply(
-        KINECT, plane(700), (290.0, 290.0, *K[2:]), depth_unit_mm=0.1, seed=0, frame=0, view=0
-    )  # fmt: skip
-    assert np.diff(np.unique(coarse)).mean() * 0.1 == pytest.approx(2 * np.diff(fine).mean(), rel=0.1)
-
-
-@pytest.mark.parametrize("side", [1, -1])
-def test_shadow_lies_away_from_the_projector_and_is_as_wide_as_geometry_says(side: int) -> None:
-    depth = np.full((HEIGHT, WIDTH), 1000, np.float32)
-    depth[:, 300:400] = 600
-    quiet = replace(KINECT, lateral_px=0, edge_hole=0, projector=side)
-    holes = (sense(depth, quiet) == 0).mean(0)
-    width = 580 * 75 * (1 / 600 - 1 / 1000)
-    shadow = np.arange(WIDTH) < 300 if side > 0 else np.arange(WIDTH) >= 400
-    # A shadow wider than half the object: behind an object narrower than that light falls in again.
-    assert holes[shadow].sum() == pytest.approx(width, abs=1.5)
-    assert holes[~shadow].sum() < 1.0
-    edge = holes[299] if side > 0 else holes[400]
-    assert edge == 1
-
-
-def test_light_falls_behind_a_thin_object() -> None:
-    depth = np.full((HEIGHT, WIDTH), 1500, np.float32)
-    depth[:, 400:410] = 500
-    holes = (sense(depth, replace(KINECT, lateral_px=0, edge_hole=0)) == 0).mean(0)
-    assert holes[:400].sum() == pytest.approx(10, abs=1.5)
-    shift = 580 * 75 * (1 / 500 - 1 / 1500)
-    assert holes[int(400 - shift) : int(410 - shift)].mean() > 0.85
-
-
-@pytest.mark.parametrize("side", [1, -1])
-@pytest.mark.parametrize("tilt", [-55.0, 55.0])
-def test_a_slanted_wall_casts_no_shadow_on_itself(side: int, tilt: float) -> None:
-    x = (np.arange(320) - 159.5) / 241
-    wall = np.tile(2500 / (1 - np.tan(np.radians(tilt)) * x), (20, 1)).astype(np.float32)
-    wall[(wall < 0) | (wall > 3800)] = 0
-    quiet = replace(KINECT, lateral_px=0, edge_hole=0, projector=side, grazing_from_deg=88, grazing_to_deg=89.5)
-    k = (241.0, 241.0, 159.5, 119.5)
-    seen = apply(quiet, wall, k, depth_unit_mm=1.0, seed=0, frame=0, view=0)
-    assert ((seen == 0) & (wall > 0)).sum() == 0
-
-
-def test_returns_fail_at_grazing_angles_more_and_more() -> None:
-    rates = [(sense(plane(700, tilt))[:, 310:330] == 0).mean() for tilt in (0, 60, 74, 78, 82)]
-    assert rates[0] == 0
-    assert rates[1] < 0.01
+        rates.append(np.mean([(sense(depth, sensor, frame=f)[:, 312:328] == 0).mean() for f in range(2)]))
+    assert rates[0] < 0.01
+    assert rates[1] < 0.02
     assert all(a < b for a, b in itertools.pairwise(rates[1:])), rates
     assert rates[-1] > 0.6
 
 
-def test_edges_move_by_less_than_a_pixel() -> None:
-    depth = np.zeros((HEIGHT, WIDTH), np.float32)
-    depth[:, 200:] = 600
-    seen = sense(depth, replace(KINECT, edge_hole=0)) > 0
-    first = seen.argmax(1)
-    assert first.mean() == pytest.approx(200, abs=0.6)
-    assert 0.3 < first.std() < 1.5
-
-
-def hand_like() -> np.ndarray:
-    """Fingers over a palm: edges, slopes, shadows of one on the other."""
-    v, u = np.mgrid[:HEIGHT, :WIDTH].astype(float)
-    depth = np.zeros((HEIGHT, WIDTH))
-    palm = ((u - 330) / 70) ** 2 + ((v - 260) / 90) ** 2
-    depth[palm < 1] = (720 - 40 * np.sqrt(np.maximum(1 - palm, 0)))[palm < 1]
-    for i in range(4):
-        across = (u - 280 - 32 * i) / 9
-        finger = (np.abs(across) < 1) & (v > 120) & (v < 290)
-        depth[finger] = (640 + 0.1 * v - 8 * np.sqrt(np.maximum(1 - across**2, 0)))[finger]
-    return depth.astype(np.float32)
-
-
-def test_window_is_the_full_frame_to_the_bit_inside_its_margin() -> None:
-    depth = hand_like()
-    full = sense(depth)
-    margin = margin_px(KINECT, K[0], near_mm=620, far_mm=730)
-    assert 5 < margin < 60
-    for left, top in ((200, 130), (233, 171)):
-        box = np.s_[top : top + 200, left : left + 210]
-        window = sense(depth[box], window=(left, top))
-        inner = np.s_[margin:-margin, margin:-margin]
-        assert (window[inner] > 0).any()
-        assert (window[inner] == 0).any()
-        assert np.array_equal(window[inner], full[box][inner])
-
-
-def test_window_agrees_with_the_frame_in_noise_holes_and_edges() -> None:
-    """What is promised of the whole window, its borders included: 10 %, over ten frames."""
-    depth, box = hand_like(), np.s_[100:370, 240:420]
-    sums = np.zeros((2, 3))
-    for frame in range(10):
-        pair = (sense(depth, frame=frame)[box], sense(depth[box], frame=frame, window=(240, 100)))
-        for i, seen in enumerate(pair):
-            solid, there = depth[box] > 0, seen > 0
-            smooth = there & solid & (np.abs(seen - depth[box]) < 8)
-            sums[i] += (seen - depth[box])[smooth].std(), (solid & ~there).mean(), (solid != there).mean()
-    assert sums[1] == pytest.approx(sums[0], rel=0.1)
-
-
-def test_noise_depends_on_seed_frame_view_and_on_nothing_else() -> None:
-    depth = hand_like()
-    first = sense(depth)
-    assert np.array_equal(first, sense(depth))
-    for change in ({"seed": 4}, {"frame": 6}, {"view": 0}):
-        other = sense(depth, **change)
-        both = (first > 0) & (other > 0)
-        assert (first != other)[both].mean() > 0.5
-        residual = [(image - depth)[both & (depth > 0)] for image in (first, other)]
-        near = (np.abs(residual[0]) < 8) & (np.abs(residual[1]) < 8)
-        assert abs(np.corrcoef(residual[0][near], residual[1][near])[0, 1]) < 0.05
+@every_sensor
+def test_a_unit_too_large_or_small_gives_no_false_depth(sensor: Sensor) -> None:
+    depth = plane(700, width=50, height=50)
+    coarse = apply(sensor, depth, K, depth_unit_mm=5.0, seed=0, frame=0, view=0, window=(300, 200))
+    assert set(np.unique(coarse)) <= set(range(138, 143)) | {0}
+    fine = apply(sensor, depth, K, depth_unit_mm=0.01, seed=0, frame=0, view=0, window=(300, 200))
+    assert (fine == 0).all()  # 70,000 units do not fit into 16 bits
 
 
 def test_without_a_sensor_depth_is_rounded_to_the_unit() -> None:
@@ -179,7 +162,87 @@ def test_without_a_sensor_depth_is_rounded_to_the_unit() -> None:
     assert seen.tolist() == [[0, 500, 500], [0, 65535, 1]]
 
 
-def test_nothing_returns_from_too_near_or_too_far() -> None:
-    for z in (KINECT.min_mm - 30, KINECT.max_mm + 30):
-        assert (sense(plane(z)) == 0).all()
-    assert (sense(np.zeros((40, 30))) == 0).all()
+@any_sensor
+def test_a_sensor_s_file_reads_back_as_the_sensor(sensor: Sensor, tmp_path: Path) -> None:
+    write_sensor(sensor, tmp_path / "s.yaml")
+    assert read_sensor(tmp_path / "s.yaml") == sensor
+    assert parse_sensor(describe(sensor)) == sensor
+
+
+def test_a_sensor_s_file_may_say_as_little_as_its_model(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("model: stereo\nbaseline_mm: 55\n")
+    assert read_sensor(tmp_path / "s.yaml") == ActiveStereo(baseline_mm=55.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("baseline_mm: 55\n", "The sensor has no model"),
+        ("model: lidar\n", "There is no sensor model 'lidar'"),
+        ("model: tof\nbaseline_mm: 55\n", "Unknown key 'baseline_mm'"),
+        ("model: stereo\nwindow_px: 0\n", "'window_px' is not valid"),
+        ("model: structured-light\nprojector: 2\n", "'projector' is not valid"),
+        ("model: [\n", "The configuration cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_sensor_s_file(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(HandloomError, match=says.replace("[", r"\[")) as caught:
+        read_sensor(tmp_path / "s.yaml")
+    assert str(tmp_path / "s.yaml") in caught.value.where
+    if "Unknown" in says:
+        assert all(field.name in (caught.value.why or "") for field in fields(TimeOfFlight))
+
+
+def resolved(**values: Any) -> SynthConfig:
+    return SynthConfig.model_validate(values)
+
+
+def test_a_configuration_keeps_what_a_sensor_s_file_said(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    write_sensor(TimeOfFlight(axial_mm=0.9, multipath=0.0), file)
+    config = resolved(sensor=str(file), tof={"edge_hole": 0.5})
+    assert config.sensor == "tof"
+    assert config.make_sensor() == TimeOfFlight(axial_mm=0.9, multipath=0.0, edge_hole=0.5)
+    file.unlink()
+    assert resolved(**config.model_dump(mode="json")) == config
+
+
+def test_a_configuration_names_each_model() -> None:
+    assert resolved(sensor="none").make_sensor() is None
+    for sensor in SENSORS:
+        assert resolved(sensor=describe(sensor)["model"]).make_sensor() == sensor
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_the_command_takes_a_sensor_s_file_and_keeps_its_values(tmp_path: Path) -> None:
+    out, file = tmp_path / "s.zarr", tmp_path / "mine.yaml"
+    file.write_text("model: stereo\nbaseline_mm: 55\nwindow_px: 5\n")
+    options = ("--out", out, "--frames", 2, "--views", 1, "--jobs", 1, "-o", "crop_px=32", "--sensor", file)
+    assert run("synth", "run", *options).exit_code == 0
+    said = open_recording(out).provenance
+    assert said["sensor"] == describe(ActiveStereo(baseline_mm=55.0, window_px=5))
+    assert (said["config"]["sensor"], said["config"]["stereo"]["window_px"]) == ("stereo", 5)
+    assert run("synth", "run", *options, "--resume").exit_code == 0
+    # The file is another now, under the same name.
+    file.write_text("model: stereo\nbaseline_mm: 55\nwindow_px: 7\n")
+    other = run("synth", "run", *options, "--resume")
+    assert other.exit_code == 2
+    assert "The recording was begun with another configuration" in other.stderr
+    assert "'window_px': 7" in other.stderr
+
+
+def test_a_sensor_that_the_command_does_not_know(tmp_path: Path) -> None:
+    done = run("synth", "run", "--out", tmp_path / "s.zarr", "--sensor", "lidar")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: There is no sensor 'lidar'\n"
+        "  why:   it is none, structured-light, stereo, tof or a file that ends in .yaml\n"
+    )
+    missing = run("synth", "run", "--out", tmp_path / "s.zarr", "--sensor", tmp_path / "no.yaml")
+    assert missing.exit_code == 2
+    assert str(tmp_path / "no.yaml") in missing.stderr
+    assert not (tmp_path / "s.zarr").exists()
