@@ -195,7 +195,7 @@ def sleeve(arm: Arm, *, start_mm: float, loose_mm: float, folds_mm: F64) -> Mesh
         folds_mm: (n, 2) what the n rings of cloth differ by, across and in depth.
     """
     hand, elbow = arm.hand, ELBOW * arm.length_mm
-    behind = np.linspace(start_mm, elbow + 0.85 * BEYOND * arm.length_mm, len(folds_mm))
+    behind = np.linspace(start_mm, elbow + 1.04 * BEYOND * arm.length_mm, len(folds_mm))
     # The cuff is turned in, so that the gap between cloth and skin is closed some way up.
     behind = np.concatenate([[start_mm + 4.0], behind])
     middle, half = (

@@ -19,7 +19,7 @@ from handloom.stores.joints import LAYOUTS, OPENXR26, layout_named
 from handloom.stores.recording import Recording, create_recording, open_recording
 from handloom.stores.table import Appender
 from handloom.synth.anatomy import builtin_hand
-from handloom.synth.forearm import with_forearm
+from handloom.synth.forearm import WRIST_DOFS, with_forearm
 from handloom.synth.formats import save_hand
 from handloom.synth.generate import SynthConfig, synthesise
 from handloom.synth.hand import FOREARM, landmarks, pose_hand
@@ -119,6 +119,24 @@ def test_twins_of_exact_labels_are_the_frames_again(real: Recording, tmp_path: P
     assert silhouettes_agree(real, twins, arm=False).mean() > 0.93
     assert np.asarray(label(twins, "fit_error_mm")).max() < 0.5
     assert not (twins.path / FITS).exists()
+
+
+def test_forearms_go_where_the_real_images_show_them(real: Recording, copy: Recording, tmp_path: Path) -> None:
+    """No label says where the arm is; a twin without the real crops has it nearly straight."""
+    seen = make_twins(real.path, tmp_path / "a.zarr", settings=CLEAN)
+    shutil.rmtree(copy.path / "crops")
+    unseen = make_twins(copy.path, tmp_path / "b.zarr", settings=CLEAN)
+    truth = np.asarray(label(real, "pose"))[:, WRIST_DOFS]
+    off = {
+        name: np.degrees(np.linalg.norm(np.asarray(label(twins, "pose"))[:, WRIST_DOFS] - truth, axis=1))
+        for name, twins in (("seen", seen), ("unseen", unseen))
+    }
+    assert np.median(off["seen"]) < 12
+    assert np.percentile(off["seen"], 90) < 25
+    assert np.median(off["unseen"]) > 1.5 * np.median(off["seen"])
+    assert np.array_equal(joints_of(seen), joints_of(unseen))
+    # Of the whole mask, arm included.
+    assert silhouettes_agree(real, seen, arm=True).mean() > 0.8
 
 
 def test_mislabelled_frames_are_left_out_and_counted(real: Recording, copy: Recording, tmp_path: Path) -> None:
