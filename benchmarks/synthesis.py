@@ -4,14 +4,16 @@
 
 Views a second of one process are in CPU time beside wall time: on a machine that others use the first is what
 one idle core takes. The stages are timed within the same runs, by timers around the functions that do them;
-what lies between them is `rest`. With --jobs, whole runs of two lengths are timed by the wall: their difference
-gives the pace, what is left of the shorter one is the start of the processes, paid once a run.
+what lies between them is `rest`. With --jobs, whole runs of two lengths are timed: their difference gives the
+pace, what the longer one took beyond it is the start of the processes, paid once a run. CPU time a view that
+stays the same tells that processes do not hinder each other, wherever else the wall's time goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,23 +88,29 @@ def one_process(title: str, config: SynthConfig, goal: int, rounds: int, spent: 
 def several(config: SynthConfig, jobs: list[int]) -> None:
     """Print how whole runs scale over processes."""
     paces: dict[int, float] = {}
-    small, large = 4 * config.unit_frames, 16 * config.unit_frames
-    views_a_frame = len(config.make_rig())
-    print(f"\nwhole runs of {small:,} and {large:,} frames, wall time")
+    frames = (4 * config.unit_frames, 16 * config.unit_frames)
+    small, large = (count * len(config.make_rig()) for count in frames)
+    print(f"\nwhole runs of {frames[0]:,} and {frames[1]:,} frames, views/s by the wall")
+    print("  processes   whole run    pace   of linear   CPU ms a view   start s")
     for count in jobs:
-        seconds = []
-        for frames in (small, large):
+        spent = []
+        for number in frames:
             with tempfile.TemporaryDirectory() as folder:
-                start = time.perf_counter()
-                synthesise(config.model_copy(update={"frames": frames}), Path(folder) / "s.zarr", jobs=count)
-                seconds.append(time.perf_counter() - start)
-        paces[count] = (large - small) * views_a_frame / (seconds[1] - seconds[0])
-        start_s = max(seconds[1] - large * views_a_frame / paces[count], 0.0)
-        share = paces[count] / paces[jobs[0]] * jobs[0] / count
-        print(
-            f"  {count} process{'es' if count > 1 else '  '}: {large * views_a_frame / seconds[1]:6,.0f} views/s whole,"
-            f" pace {paces[count]:6,.0f} ({100 * share:.0f} % each), start {start_s:.1f} s"
-        )
+                wall, cpu = time.perf_counter(), cpu_of_all()
+                synthesise(config.model_copy(update={"frames": number}), Path(folder) / "s.zarr", jobs=count)
+                spent.append((time.perf_counter() - wall, cpu_of_all() - cpu))
+        (wall_small, cpu_small), (wall_large, cpu_large) = spent
+        pace = paces[count] = (large - small) / (wall_large - wall_small)
+        cpu_ms = (cpu_large - cpu_small) / (large - small) * 1e3
+        linear = 100 * pace / paces[jobs[0]] * jobs[0] / count
+        start = max(wall_large - large / pace, 0.0)
+        print(f"  {count:9} {large / wall_large:11,.0f} {pace:7,.0f} {linear:9.0f} % {cpu_ms:15.3f} {start:9.1f}")
+
+
+def cpu_of_all() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def main() -> None:
