@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def hand_show(
             f"{'closed' if known['closed'] else 'open'}, {known['volume_cm3']} cm³",
             "length": f"{known['wrist_to_middle_tip_mm']} mm from the wrist to the middle finger's tip",
             "forearm": "yes" if known["forearm"] else "no, the mesh ends at the wrist",
-            **{f"note {i}": note for i, note in enumerate(found.notes, start=1)},
+            **{f"note {i}": _wrapped(note) for i, note in enumerate(found.notes, start=1)},
             **({} if out is None else {"picture": str(out)}),
         }
     )
@@ -93,6 +94,11 @@ def hand_export(hand: str | None, side: str | None, hand_mapping: Path | None, o
     save_hand(found.hand, out, overwrite=overwrite)
     click.echo(f"{out}: {found.hand.side} hand, {len(found.hand.vertices)} vertices")
     print_next(f"handloom hand show --hand {out}", f"handloom synth run --out S.zarr --hand {out}")
+
+
+def _wrapped(text: str) -> str:
+    """Text beside a column of names, within 80 columns."""
+    return ("\n" + 15 * " ").join(textwrap.wrap(text, 65))
 
 
 def _of(hand: str | None, side: str | None, mapping: Path | None) -> str:

@@ -54,7 +54,7 @@ def with_forearm(hand: RiggedHand) -> RiggedHand:
     length = _hand_length(hand)
     reach = -float(local[:, 1].min())
     own = reach > HAS_FOREARM * length
-    start = reach - 6 if own else min(reach - 4, 0.12 * length)
+    start = reach - 6 if own else _whole(local, hand.faces, min(reach - 4, 0.12 * length))
     middle, half = _section(local, hand.faces, start - 8 if own else start)
     path, radii = _arm(middle, half, start, length, blunt=not own)
     path = _bent(path, ELBOW * length, _elbow_way(hand))
@@ -73,6 +73,16 @@ def with_forearm(hand: RiggedHand) -> RiggedHand:
     # Whether a pose runs through itself is the bare hand's matter: the arm must not change what is sampled.
     object.__setattr__(out, "capsules", hand.capsules)
     return out
+
+
+def _whole(local: F64, faces: NDArray[np.int32], behind_mm: float) -> float:
+    """The farthest place behind the wrist, up to one, where the mesh is not yet cut off.
+
+    Hands from files may end obliquely: beyond the first corner of the cut a section is only part of the wrist's.
+    """
+    places = np.arange(behind_mm, min(behind_mm, 0.0) - 1, -2.0)
+    areas = np.array([_section(local, faces, float(y))[1].prod() for y in places])
+    return float(places[int((areas > 0.85 * areas.max()).argmax())])
 
 
 def _section(local: F64, faces: NDArray[np.int32], behind_mm: float) -> tuple[F64, F64]:

@@ -12,6 +12,7 @@ import pytest
 from handloom.stores.joints import FINGERS, LAYOUTS, OPENXR26
 from handloom.stores.recording import open_recording
 from handloom.synth.config import SynthConfig
+from handloom.synth.forearm import with_forearm
 from handloom.synth.formats import open_hand
 from handloom.synth.generate import synthesise
 from handloom.synth.hand import (
@@ -37,9 +38,9 @@ NAMES = [dof.name for dof in DOFS]
 
 
 @cache
-def opened(source: str) -> RiggedHand:
+def opened(source: str, mapping: Path | None) -> RiggedHand:
     """The hand of a file, read once for the whole suite."""
-    return open_hand(source).hand
+    return open_hand(source, mapping=mapping).hand
 
 
 def half_closed(share: float = 0.45) -> np.ndarray:
@@ -66,8 +67,12 @@ class HandConformance:
         return None
 
     @pytest.fixture
-    def hand(self, source: str) -> RiggedHand:
-        return opened(source)
+    def mapping(self) -> Path | None:
+        return None
+
+    @pytest.fixture
+    def hand(self, source: str, mapping: Path | None) -> RiggedHand:
+        return opened(source, mapping)
 
     def test_the_mesh_is_closed_and_holds_a_volume(self, hand: RiggedHand) -> None:
         assert is_closed(hand.faces)
@@ -150,11 +155,21 @@ class HandConformance:
         assert (moved.max() > 20) == (FOREARM in hand.bones)
         assert moved[hand.vertices[:, 1] > 60].max() < 0.01
 
-    def test_a_run_with_it_works(self, hand: RiggedHand, source: str | None, tmp_path: Path) -> None:
+    def test_an_arm_as_thick_as_its_wrist_goes_on_behind_it(self, hand: RiggedHand) -> None:
+        armed = with_forearm(hand)
+        assert is_closed(armed.faces)
+        arm = armed.vertices[len(hand.vertices) :]
+        lower = arm[(arm[:, 1] < -50) & (arm[:, 1] > -230)]
+        assert (np.ptp(lower[:, [0, 2]], axis=0) > (40, 28)).all()
+
+    def test_a_run_with_it_works(
+        self, hand: RiggedHand, source: str | None, mapping: Path | None, tmp_path: Path
+    ) -> None:
         if source is None:
             pytest.skip("a hand of no file")
         config = SynthConfig(
-            frames=32, unit_frames=32, views=1, crop_px=64, sensor="none", hand=source, side=hand.side
+            frames=32, unit_frames=32, views=1, crop_px=64, sensor="none",
+            hand=source, side=hand.side, hand_mapping=mapping,
         )  # fmt: skip
         made = synthesise(config, tmp_path / "s.zarr", jobs=1)
         assert (made.n_frames, made.hand) == (32, hand.side)

@@ -37,13 +37,13 @@ class Sketch:
     weight: np.ndarray
 
 
-def sketch(hand: RiggedHand | None = None, *, forearm: bool = True, moved: bool = True) -> Sketch:
-    """The hand with all of OpenXR's joints, bones along y; without forearm it is open at the wrist."""
+def sketch(hand: RiggedHand | None = None, *, forearm: bool = True, oblique: float = 0.0, moved: bool = True) -> Sketch:
+    """The hand with all of OpenXR's joints, bones along y; without forearm it is open, obliquely, at the wrist."""
     hand = hand or builtin_hand()
     weights = without_helpers(hand.dense_weights().astype(np.float64))
     faces = hand.faces.astype(np.int64)
     if not forearm:
-        faces = faces[(hand.vertices[faces][:, :, 1] > -22).all(axis=1)]
+        faces = faces[(hand.vertices[faces] @ [0, 1, oblique] > -22).all(axis=1)]
         weights[:, WRIST] += weights[:, FOREARM]
         weights[:, FOREARM] = 0
     first, place = weld(hand.vertices.astype(np.float64), 1e-3)

@@ -20,6 +20,7 @@ from handloom.synth.anatomy import builtin_hand
 from handloom.synth.formats import open_hand, save_hand
 from handloom.synth.hand import WRIST, mirror
 from handloom.synth.handfile import arrays_of
+from handloom.synth.rotation import quaternion_matrix
 
 from hand_writers import Glb, Sketch, container, parts_of, simple_glb, sketch, webxr, with_seams, without, write
 
@@ -49,11 +50,34 @@ def test_other_programs_find_mesh_and_skeleton(tmp_path: Path) -> None:
     save_hand(hand, tmp_path / "h.glb")
     mesh = trimesh.load(tmp_path / "h.glb", force="mesh")
     assert np.abs(mesh.bounds - np.stack([hand.vertices.min(0), hand.vertices.max(0)]) / 1000).max() < 1e-6
-    values, _ = parts_of((tmp_path / "h.glb").read_bytes())
+    values, data = parts_of((tmp_path / "h.glb").read_bytes())
     names = [values["nodes"][j]["name"] for j in values["skins"][0]["joints"]]
     assert names == [*OPENXR26, "forearm"]
     assert len(values["nodes"][WRIST]["children"]) == 6
+    # A viewer that hangs the nodes on each other and multiplies by the bind matrices shows the mesh as it is.
+    where = values["bufferViews"][values["accessors"][values["skins"][0]["inverseBindMatrices"]]["bufferView"]]
+    inverse = np.frombuffer(data, "<f4", 27 * 16, where["byteOffset"]).reshape(27, 4, 4).transpose(0, 2, 1)
+    world = in_scene(values["nodes"], values["scenes"][0]["nodes"])
+    assert np.abs(world[:27] @ inverse - np.eye(4)).max() < 1e-6
     assert values["meshes"][0]["primitives"][0]["attributes"].keys() == {"POSITION", "NORMAL", "JOINTS_0", "WEIGHTS_0"}
+
+
+def in_scene(nodes: list[dict[str, Any]], roots: list[int]) -> np.ndarray:
+    """(n, 4, 4) of every node, walked down from the roots."""
+    out = np.tile(np.eye(4), (len(nodes), 1, 1))
+
+    def walk(node: int, above: np.ndarray) -> None:
+        x, y, z, w = nodes[node].get("rotation", (0, 0, 0, 1))
+        local = np.eye(4)
+        local[:3, :3] = quaternion_matrix(np.array([w, x, y, z]))
+        local[:3, 3] = nodes[node].get("translation", (0, 0, 0))
+        out[node] = above @ local
+        for child in nodes[node].get("children", []):
+            walk(child, out[node])
+
+    for root in roots:
+        walk(root, np.eye(4))
+    return out
 
 
 def test_our_file_read_as_anybodys_is_the_same_hand(tmp_path: Path) -> None:

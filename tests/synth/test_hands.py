@@ -23,7 +23,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_hand(mirror(builtin_hand()), folder / "left.npz")
     save_hand(builtin_hand(), folder / "own.glb")
     write(folder / "nested.glb", intricate_glb(with_seams(sketch())))
-    bare = sketch(mirror(builtin_hand()), forearm=False)
+    odd = sketch()
+    lines = [f"  {name}: Bone.{i:03}" for i, name in enumerate(odd.names)]
+    write(folder / "odd.glb", simple_glb(replace(odd, names=[f"Bone.{i:03}" for i in range(27)])))
+    (folder / "odd.yaml").write_text("\n".join(["joints:", *lines, ""]))
+    bare = sketch(mirror(builtin_hand()), forearm=False, oblique=0.6)
     named = replace(bare, names=[webxr(name) for name in bare.names])
     write(folder / "flat.glb", simple_glb(with_seams(without(named, "palm", "forearm")), flat=True, in_cm=True))
     (folder / "MANO_RIGHT.pkl").write_bytes(mano_pickle(mano(builtin_hand())))
@@ -64,11 +68,23 @@ class TestNestedGltf(HandConformance):
 
 
 class TestFlatGltf(HandConformance):
-    """A left hand with WebXR's names, in centimetres under a scaled node, open at the wrist."""
+    """A left hand with WebXR's names, in centimetres under a scaled node, cut off obliquely at the wrist."""
 
     @pytest.fixture
     def source(self, folder: Path) -> str | None:
         return str(folder / "flat.glb")
+
+
+class TestMappedGltf(HandConformance):
+    """Joints whose names say nothing, named by a mapping file."""
+
+    @pytest.fixture
+    def source(self, folder: Path) -> str | None:
+        return str(folder / "odd.glb")
+
+    @pytest.fixture
+    def mapping(self, folder: Path) -> Path | None:
+        return folder / "odd.yaml"
 
 
 class TestManoPickle(HandConformance):
