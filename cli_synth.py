@@ -239,10 +239,21 @@ def synth_run(
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
     click.echo(f"{out}: {recording.n_frames} poses seen by {recording.n_views} cameras, {size:.1f} MB")
     click.echo(f"  {rate}")
+    if isinstance(poses := recording.provenance.get("poses"), dict):
+        click.echo(f"  {_poses_line(poses)}")
     print_next(
         f"handloom synth preview {out} --out {out.with_suffix('.html')}",
         f"handloom train murauer --arm synthetic-only --preset quick --synth {out} --run runs/synthetic",
     )
+
+
+def _poses_line(poses: Mapping[str, Any]) -> str:
+    """What of a file of poses was used, and how well it was fitted."""
+    out = f"poses: {poses['used']} of {poses['rows']} frames of {Path(poses['source']).name} ({poses['kind']})"
+    if poses["kind"] != "parameters":
+        out += f", fitted at {poses['median_fit_error_mm']:.1f} mm"
+    left = [f"{count} {reason.replace('_', ' ')}" for reason, count in poses["left_out"].items() if count]
+    return out + (f"; left out: {', '.join(left)}" if left else "")
 
 
 @synth.command("preview")

@@ -285,6 +285,8 @@ class MotionStyle:
     """How far it turns away from `facing`."""
     radius_mm: float = 100.0
     """The palm stays in a ball of this radius about the rig's origin."""
+    held_deg: float = 8.0
+    """Mean of how far the fingers would have bent while a pose is held; 0.4 s at the median speed."""
     smoothing_s: float = 0.07
     """Corners of the way are rounded over this time (standard deviation)."""
 
@@ -365,7 +367,9 @@ def _pose_stops(
             # Nothing can be reached straight from here: open the hand first.
             goal = 0.3 * stops[-1]
         lengths.append(_bend_deg(stops[-1], goal))
-        stops.append(goal)
+        # A pose is held for a moment, or what touches in it would be passed by with its corner rounded off.
+        lengths.append(rng.exponential(style.held_deg) + 0.1)
+        stops += [goal, goal]
     return np.array(stops), np.array(lengths)
 
 

@@ -10,8 +10,18 @@ from handloom.stores.joints import FINGERS, OPENXR26
 from handloom.synth.anatomy import builtin_hand
 from handloom.synth.contact import touch
 from handloom.synth.gestures import GESTURES
-from handloom.synth.hand import PALM, ROOT_SIZE, SHAPE_SIZE, WRIST, RiggedHand, mirror, pose_hand, without_helpers
-from handloom.synth.pose import draw, in_contact, sample_poses, sample_shape
+from handloom.synth.hand import (
+    PALM,
+    ROOT_SIZE,
+    SHAPE_SIZE,
+    WRIST,
+    RiggedHand,
+    mirror,
+    pose_hand,
+    self_collision_mm,
+    without_helpers,
+)
+from handloom.synth.pose import MotionStyle, draw, in_contact, sample_poses, sample_shape, sample_trajectory
 
 PALM_BONES = [PALM, WRIST, *(OPENXR26.index(f"{f}_metacarpal") for f in FINGERS)]
 COUNT = 60
@@ -130,6 +140,21 @@ def test_a_left_hand_touches_as_a_right_one(hand: RiggedHand) -> None:
     poses = draw(hand, "fist", np.random.default_rng(6), 10)
     one, other = (touch(side, contacts, poses, shape, np.full((10, 5), -0.4))[0] for side in (hand, mirror(hand)))
     assert np.abs(one - other).max() < 1e-4
+
+
+def test_motion_holds_its_contacts_and_passes_no_finger_through_another(hand: RiggedHand) -> None:
+    shape = people(1)[0]
+    style = MotionStyle(mixture={"ok": 1.0, "flat": 1.0})
+    poses, _ = sample_trajectory(hand, np.random.default_rng(8), n_frames=600, fps=30.0, style=style, shape=shape)
+    depth = self_collision_mm(hand, poses, np.tile(shape, (600, 1)))
+    assert np.mean(depth <= 5) > 0.95
+    assert depth.max() < 8
+    some = poses[::6]
+    gaps = gaps_of(hand, some, np.tile(shape, (len(some), 1)), "index", [OPENXR26.index("thumb_distal")])
+    # Pinched a good part of the time, open a good part, and never through each other.
+    assert np.mean(np.abs(gaps) < 2) > 0.1
+    assert np.mean(gaps > 20) > 0.1
+    assert gaps.min() > -6
 
 
 def test_prior_poses_run_through_themselves_no_deeper_than_flesh_yields(hand: RiggedHand) -> None:

@@ -199,6 +199,16 @@ def test_motion_has_human_speeds(hand: RiggedHand) -> None:
     assert np.percentile(jolt, 99) < 0.5 * np.percentile(speed, 99)
 
 
+def test_fingers_move_without_jumps(hand: RiggedHand) -> None:
+    """No faster than people tap, 600°/s, and no acceleration that a tendon could not give."""
+    for seed in range(4):
+        pose, _ = sample_trajectory(hand, np.random.default_rng(seed), n_frames=600, fps=30.0)
+        speed = np.degrees(np.diff(pose, axis=0)) * 30
+        assert np.abs(speed).max() < 600
+        assert np.abs(np.diff(speed, axis=0)).max() * 30 < 9000
+        assert 5 < np.percentile(np.abs(speed).max(axis=1), 75) < 150
+
+
 def test_motion_is_the_same_at_any_frame_rate(hand: RiggedHand) -> None:
     slow, fast = (
         sample_trajectory(hand, np.random.default_rng(9), n_frames=100 * fps, fps=float(fps))[1] for fps in (30, 90)

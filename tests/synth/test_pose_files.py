@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from handloom.cli import main
 from handloom.stores.camera import project
 from handloom.stores.errors import HandloomError
 from handloom.stores.folder import write_joints
@@ -198,6 +200,19 @@ def test_rows_come_round_with_other_views_and_people(joints: np.ndarray, tmp_pat
     seen = other.rig.cameras[0].to_camera(other.labels.read("joints"))
     assert np.median(np.linalg.norm(seen[:5] - joints[:5], axis=-1)) < 5
     assert replay(other.path, range(12)).identical
+
+
+def test_the_command_says_what_it_used(joints: np.ndarray, tmp_path: Path) -> None:
+    known = joints[:8].copy()
+    known[2, 3:] = np.nan
+    write_joints(tmp_path / "joints.csv", dict(enumerate(known)))
+    options = ["--frames", "4", "--views", "1", "--jobs", "1", "--sensor", "none", "-o", "crop_px=32"]
+    command = ["synth", "run", "--out", str(tmp_path / "a.zarr"), "--poses", str(tmp_path / "joints.csv"), *options]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0
+    line = done.stdout.splitlines()[2]
+    assert line.startswith("  poses: 7 of 8 frames of joints.csv (joints.csv), fitted at 0.")
+    assert line.endswith(" mm; left out: 1 too few points")
 
 
 def test_another_file_of_the_same_name_is_not_resumed_with(joints: np.ndarray, tmp_path: Path) -> None:
