@@ -1,8 +1,8 @@
 """The built-in right hand: skeleton from published bone lengths, flesh of round cones, forearm included.
 
 Bone lengths are Buryanov & Kotiuk's (2010) means, scaled to an adult hand length of 174 mm, the mean of both
-sexes. The mesh is generated once (1.5 s) and kept in the user's cache folder under a name that hashes this
-code and its parameters, so a changed recipe never meets a stale mesh.
+sexes. The mesh is generated once (3 s, two of them for its correctives) and kept in the user's cache folder
+under a name that hashes this code and its parameters, so a changed recipe never meets a stale mesh.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .hand import (
     ROOT_SIZE,
     SHAPE_SIZE,
     WRIST,
+    Correctives,
     RiggedHand,
     kinematics,
     motion,
@@ -68,8 +69,8 @@ DIRECTIONS: Final = {
     "thumb": ((-0.60, 0.68, -0.40), (-0.46, 0.83, -0.33), (-0.40, 0.87, -0.29)),
     "index": ((-12.5, 67.0, -0.5), (-4.5, 67.0, -2.0)),
     "middle": ((0.0, 64.0, 1.0), (0.5, 64.0, -2.0)),
-    "ring": ((8.5, 57.0, -1.0), (5.0, 57.0, -2.5)),
-    "little": ((16.5, 51.0, -3.0), (9.5, 51.0, -3.0)),
+    "ring": ((10.1, 57.0, -1.0), (5.0, 57.0, -2.5)),
+    "little": ((19.9, 50.0, -3.0), (9.5, 51.0, -3.0)),
 }
 # What a finger's back looks at, at rest: the palm's arch turns the outer fingers outward, the thumb wholly.
 DORSAL: Final = {
@@ -111,10 +112,11 @@ def skeleton() -> tuple[F64, F64]:
 def generate(*, resolution_mm: float) -> RiggedHand:
     """Build the mesh, weights and parts from nothing; seconds on one core."""
     # scikit-image, scipy.sparse and the decimator cost half a second to import: only when there is no cache.
-    from . import body, flesh
+    from . import body, correctives, flesh
 
     joints, frames = skeleton()
-    low = np.array([-80.0, -FOREARM_MM - 6, -62.0])
+    # The cut lies between two layers of the grid: on one it would leave a triangle of no size at every point.
+    low = np.array([-80.0, -FOREARM_MM - 6.7, -62.0])
     high = np.array([62.0, 205.0, 36.0])
     shape = np.ceil((high - low) / resolution_mm).astype(int) + 1
     grid = flesh.Grid(low, resolution_mm, (int(shape[0]), int(shape[1]), int(shape[2])))
@@ -129,9 +131,15 @@ def generate(*, resolution_mm: float) -> RiggedHand:
 
     # A straight finger is a cylinder to the decimator, which would leave no vertices where it bends. So the
     # mesh is thinned half closed, and each vertex taken back by the motion of the fine ones nearest to it.
-    blended = np.einsum("nb,bij->nij", weights, _half_closed(joints, frames))
-    bent = (blended[:, :, :3] @ fine[:, :, None])[..., 0] + blended[:, :, 3]
-    thin, faces = flesh.thinned(bent, fine_faces, triangles=TRIANGLES)
+    for bend in (0.45, 0.4, 0.5, 0.35):
+        blended = np.einsum("nb,bij->nij", weights, _half_closed(joints, frames, bend))
+        bent = (blended[:, :, :3] @ fine[:, :, None])[..., 0] + blended[:, :, 3]
+        found = flesh.thinned(bent, fine_faces, triangles=TRIANGLES)
+        if found is not None:
+            break
+    else:
+        raise AssertionError("no decimation of the built-in hand is closed")
+    thin, faces = found
     near, share = flesh.neighbours(bent, fine_faces, thin, faces)
     weights = (share[:, :, None] * weights[near]).sum(1)
     back = (share[:, :, None, None] * blended[near]).sum(1)
@@ -139,7 +147,7 @@ def generate(*, resolution_mm: float) -> RiggedHand:
     vertices = flesh.settled(vertices, values, grid)
 
     index, strength = strongest(weights)
-    return RiggedHand(
+    hand = RiggedHand(
         name="builtin",
         vertices=(vertices * SCALE).astype(np.float32),
         faces=faces,
@@ -149,6 +157,7 @@ def generate(*, resolution_mm: float) -> RiggedHand:
         joints=(joints * SCALE).astype(np.float32),
         frames=frames.astype(np.float32),
     )
+    return correctives.learnt(hand)
 
 
 def _owners(points: F64, cones: list[Cone], joints: F64, frames: F64) -> tuple[NDArray[np.intp], F64]:
@@ -166,17 +175,18 @@ def _owners(points: F64, cones: list[Cone], joints: F64, frames: F64) -> tuple[N
         knuckle = OPENXR26.index(f"{finger}_proximal")
         along = (points - joints[knuckle]) @ frames[knuckle, :, 1]
         mine = (owner == knuckle) | (owner == knuckle - 1)
+        owner[mine] = np.where(along[mine] < 0, knuckle - 1, knuckle)
         owner[mine & (np.abs(along) < 3.5)] = N_BONES + HALF_WAY.index(knuckle)
         spread[mine & (np.abs(along) < 15)] = 3.0
     return owner, spread
 
 
-def _half_closed(joints: F64, frames: F64) -> F64:
-    """(42, 3, 4) how each bone and helper moves from rest to a hand whose fingers are half bent."""
+def _half_closed(joints: F64, frames: F64, share: float) -> F64:
+    """(42, 3, 4) how each bone and helper moves from rest to a hand whose fingers are bent by a share of all."""
     bend = ("mcp_flexion", "pip_flexion", "dip_flexion", "thumb_ip_flexion")
     # Spread, so that no finger comes near another and lends it its motion.
     spread = {"index_mcp_abduction": 0.15, "ring_mcp_abduction": -0.15, "little_mcp_abduction": -0.3}
-    pose = np.array([0.45 * d.high_rad if d.name.endswith(bend) else spread.get(d.name, 0.0) for d in DOFS])
+    pose = np.array([share * d.high_rad if d.name.endswith(bend) else spread.get(d.name, 0.0) for d in DOFS])
     stub = RiggedHand(
         name="stub",
         vertices=np.zeros((1, 3), np.float32),
@@ -205,12 +215,14 @@ def recipe_hash(resolution_mm: float) -> str:
     """Changes with the code that makes the hand and with its parameters."""
     tools = [f"{name} {version(name)}" for name in ("scikit-image", "fast-simplification", "scipy")]
     digest = hashlib.sha256(f"resolution {resolution_mm!r}, {', '.join(tools)}".encode())
-    for name in ("anatomy.py", "body.py", "flesh.py", "hand.py", "surface.py"):
+    for name in ("anatomy.py", "body.py", "correctives.py", "flesh.py", "hand.py", "surface.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
 _ARRAYS: Final = ("vertices", "faces", "bone_index", "bone_weight", "parts", "joints", "frames")
+_GIVEN: Final = ("dof", "function", "offset")
+"""The arrays of the hand, and of its correctives."""
 
 
 def builtin_hand(*, resolution_mm: float = 2.0) -> RiggedHand:
@@ -229,16 +241,21 @@ def _read_cache(path: Path) -> RiggedHand | None:
     try:
         # From memory: numpy leaves a file that is no archive open.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
+            arrays = {name: file[name] for name in (*_ARRAYS, *_GIVEN)}
             digest = str(file["digest"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return RiggedHand(name="builtin", **arrays) if digest == _digest(arrays) else None
+    if digest != _digest(arrays):
+        return None
+    given = Correctives(**{name: arrays.pop(name) for name in _GIVEN})
+    return RiggedHand(name="builtin", correctives=given, **arrays)
 
 
 def _write_cache(hand: RiggedHand, path: Path) -> None:
     """Keep the hand if the folder can be written; two processes may do so at once."""
+    assert hand.correctives is not None
     arrays = {name: getattr(hand, name) for name in _ARRAYS}
+    arrays |= {name: getattr(hand.correctives, name) for name in _GIVEN}
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,6 +270,6 @@ def _write_cache(hand: RiggedHand, path: Path) -> None:
 
 def _digest(arrays: dict[str, NDArray[np.generic]]) -> str:
     digest = hashlib.sha256()
-    for name in _ARRAYS:
+    for name in (*_ARRAYS, *_GIVEN):
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()

@@ -18,16 +18,18 @@ F32 = NDArray[np.float32]
 
 # A finger from the knuckle (0) over its joints (1, 2) to the end of the bone (3): half width, height of the
 # section over its width, and how far the flesh's middle lies below the bone; mm for an index finger.
-FINGER_AT: Final[tuple[float, ...]] = (-0.25, 0.0, 0.25, 0.6, 1.0, 1.5, 2.0, 2.5, 2.8)
-FINGER_WIDTH: Final[tuple[float, ...]] = (10.6, 10.8, 10.4, 9.7, 9.6, 9.0, 8.4, 8.1, 7.1)
-FINGER_FLAT: Final[tuple[float, ...]] = (1.0, 0.98, 0.97, 0.96, 0.93, 0.95, 0.9, 0.87, 0.86)
-FINGER_BELOW: Final[tuple[float, ...]] = (2.5, 2.4, 2.6, 2.2, 0.9, 1.7, 0.7, 1.3, 0.9)
-GIRTH: Final = {"index": 1.0, "middle": 1.03, "ring": 0.96, "little": 0.87}
+FINGER_AT: Final[tuple[float, ...]] = (-0.25, 0.0, 0.25, 0.6, 1.0, 1.5, 2.0, 2.5, 2.85)
+FINGER_WIDTH: Final[tuple[float, ...]] = (10.9, 11.1, 10.9, 10.4, 10.2, 9.6, 9.1, 9.0, 8.0)
+FINGER_FLAT: Final[tuple[float, ...]] = (1.0, 0.98, 0.97, 0.96, 0.92, 0.94, 0.88, 0.87, 0.84)
+FINGER_BELOW: Final[tuple[float, ...]] = (2.5, 2.4, 2.8, 2.6, 0.8, 2.1, 0.6, 1.8, 1.2)
+GIRTH: Final = {"index": 1.0, "middle": 1.02, "ring": 0.96, "little": 0.86}
 # The thumb likewise: metacarpal base 0, knuckle 1, joint 2, end of bone 3.
-THUMB_AT: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 2.8)
-THUMB_WIDTH: Final[tuple[float, ...]] = (12.0, 12.0, 11.6, 10.2, 10.6, 10.2, 8.2)
-THUMB_FLAT: Final[tuple[float, ...]] = (1.0, 1.0, 0.98, 0.95, 0.92, 0.82, 0.78)
-THUMB_BELOW: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 0.8, 0.2, 0.9, 0.5)
+THUMB_AT: Final[tuple[float, ...]] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.45, 2.85)
+THUMB_WIDTH: Final[tuple[float, ...]] = (12.0, 12.2, 12.0, 10.7, 11.0, 11.2, 9.8)
+THUMB_FLAT: Final[tuple[float, ...]] = (1.0, 1.0, 1.0, 0.98, 0.94, 0.87, 0.84)
+THUMB_BELOW: Final[tuple[float, ...]] = (0.0, 0.5, 0.8, 1.0, 0.2, 1.6, 0.9)
+# Where along the last bone the nail begins, how high above the bone it lies there, and its fall to the tip; mm.
+NAIL: Final = {"thumb": (0.45, 6.7, 0.10), "finger": (0.40, 5.0, 0.06)}
 
 
 KNUCKLE: Final = 0.35
@@ -73,6 +75,22 @@ def finger_cones(joints: F64, frames: F64, finger: str) -> list[Cone]:
     return chain(bones, centre, radii, dorsal, flat)
 
 
+def nailed(grid: Grid, values: F32, joints: F64, frames: F64, finger: str) -> F32:
+    """A finger's distances with the flat of its nail cut from the back of its last bone."""
+    start, height, fall = NAIL["thumb" if finger == "thumb" else "finger"]
+    end, tip = joints[_row(f"{finger}_distal")], joints[_row(f"{finger}_tip")]
+    size = GIRTH.get(finger, 1.0)
+    length = float(np.linalg.norm(tip - end))
+    box = grid.box(np.minimum(end, tip) - 16, np.maximum(end, tip) + 16)
+    local = (grid.points(box) - end) @ frames[_row(f"{finger}_distal")]
+    beyond = local[..., 1] - start * length
+    # Level over the nail; behind its root the cut rises out of the flesh.
+    cut = local[..., 2] - size * height + fall * np.maximum(beyond, 0) - 0.6 * np.maximum(-beyond, 0)
+    out = values.copy()
+    out[box] = smooth_max(values[box], cut.astype(np.float32), 1.5)
+    return out
+
+
 def _points(*rows: Sequence[float]) -> F64:
     return np.array(rows, float)
 
@@ -81,8 +99,8 @@ def forearm_cones(length_mm: float, side: float) -> list[Cone]:
     """The radius side (−1) or the ulna side (1) of the forearm, from the wrist to the cut."""
     up = np.array([0.0, 0.0, 1.0])
     at = np.array([6.0, -8.0, -35.0, -80.0, -130.0, -length_mm])
-    half = np.array([13.5, 12.5, 11.0, 12.0, 13.0, 12.5])
-    thick = np.array([15.0, 15.5, 17.5, 22.5, 27.0, 29.0])
+    half = np.array([14.5, 14.5, 13.0, 12.5, 13.0, 12.5])
+    thick = np.array([15.0, 15.3, 16.8, 21.5, 26.5, 29.0])
     centres = np.stack([side * half, at, np.array([-7.5, -7.5, -7.0, -6.0, -5.0, -5.0])], axis=1)
     bones = [helper(FOREARM), *[FOREARM] * (len(at) - 2)]
     return chain(bones, centres, thick, up, np.ones(len(at)))
@@ -121,18 +139,18 @@ def web_cones(joints: F64) -> list[Cone]:
 def thenar_cones(joints: F64) -> list[Cone]:
     """The ball of the thumb: abductor, flexor, opponens."""
     a0, a1 = joints[_row("thumb_metacarpal")], joints[_row("thumb_proximal")]
-    low = np.array([-10.0, 15.0, -16.0])
-    mid = a0 + 0.45 * (a1 - a0) + np.array([5.0, -2.0, -6.0])
-    high = a0 + 0.85 * (a1 - a0) + np.array([2.0, -1.0, -2.0])
+    low = np.array([-11.0, 14.0, -17.0])
+    mid = a0 + 0.42 * (a1 - a0) + np.array([6.5, -1.0, -8.5])
+    high = a0 + 0.86 * (a1 - a0) + np.array([2.5, -1.0, -2.0])
     bone = _row("thumb_metacarpal")
-    return [Cone(bone, low, mid, 11.5, 14.0), Cone(bone, mid, high, 14.0, 10.5)]
+    return [Cone(bone, low, mid, 11.5, 15.0), Cone(bone, mid, high, 15.0, 10.8)]
 
 
 def hypothenar_cones(joints: F64) -> list[Cone]:
     """The ball of the little finger, along the outer edge of the palm."""
     bone = _row("little_metacarpal")
-    points = _points((18.0, 12.0, -13.0), (27.5, 34.0, -14.5), (35.0, 60.0, -12.0))
-    return [Cone(bone, points[0], points[1], 11.0, 13.0), Cone(bone, points[1], points[2], 13.0, 10.5)]
+    points = _points((17.0, 12.0, -15.0), (26.5, 32.0, -17.5), (33.5, 58.0, -14.5), (36.5, 72.0, -11.0))
+    return chain([bone] * 3, points, np.array([11.5, 13.5, 11.3, 9.0]), np.array([0.0, 0.0, 1.0]), np.ones(4))
 
 
 def finger_webs(joints: F64, frames: F64) -> list[Cone]:
@@ -155,6 +173,7 @@ def flesh(joints: F64, frames: F64, grid: Grid, forearm_mm: float) -> tuple[F32,
     """The signed distance of the whole hand on the grid, and every cone (to tell whose flesh is where)."""
     up = [metacarpal_cones(joints, frames, f) for f in FINGERS[1:]]
     fingers = [finger_cones(joints, frames, f) for f in FINGERS]
+    shafts = [nailed(grid, grid.field(cones), joints, frames, f) for f, cones in zip(FINGERS, fingers, strict=True)]
     radius, ulna = (forearm_cones(forearm_mm, side) for side in (-1.0, 1.0))
     thenar = thenar_cones(joints)
     hypothenar, web, roots = hypothenar_cones(joints), web_cones(joints), finger_webs(joints, frames)
@@ -163,17 +182,17 @@ def flesh(joints: F64, frames: F64, grid: Grid, forearm_mm: float) -> tuple[F32,
     for cones in up[1:]:
         palm = smooth_min(palm, grid.field(cones), 9)
     palm = smooth_min(palm, grid.field(roots), 7)
-    hollow = Blob(np.array([2.0, 58.0, -36.0]), np.array([19.0, 30.0, 15.0]), np.eye(3))
+    hollow = Blob(np.array([3.0, 60.0, -35.0]), np.array([17.0, 30.0, 17.0]), np.eye(3))
     palm = smooth_min(palm, grid.field(hypothenar), 10)
-    palm = smooth_max(palm, -hollow.field(grid), 14)
-    thumb = smooth_min(grid.field(fingers[0]), grid.field(thenar), 9)
+    palm = smooth_max(palm, -hollow.field(grid), 12)
+    thumb = smooth_min(shafts[0], grid.field(thenar), 9)
     body = smooth_min(palm, grid.field(web), 9)
     body = smooth_min(body, thumb, 8)
     arm = smooth_min(grid.field(radius, reach_mm=30), grid.field(ulna, reach_mm=30), 30)
     body = smooth_min(body, arm, 12)
-    digits = grid.field(fingers[1])
-    for cones in fingers[2:]:
-        digits = smooth_min(digits, grid.field(cones), 1.5)
+    digits = shafts[1]
+    for shaft in shafts[2:]:
+        digits = smooth_min(digits, shaft, 1.5)
     body = smooth_min(body, digits, 5)
     parts = [*up, *fingers, radius, ulna, thenar, hypothenar, web, roots]
     return body, [cone for cones in parts for cone in cones]

@@ -61,9 +61,10 @@ def with_forearm(hand: RiggedHand) -> RiggedHand:
     arm = tube(path, radii, across=np.array([1.0, 0.0, 0.0]), sides=SIDES)
     weights = hand.dense_weights() if own else _behind_the_wrist(hand.dense_weights(), local[:, 1], 0.1 * length)
     index, strength = _strongest(weights)
-    count = len(arm.vertices)
+    count, give = len(arm.vertices), hand.correctives
     out = replace(
         hand,
+        correctives=None if give is None else replace(give, offset=np.pad(give.offset, ((0, 0), (0, count), (0, 0)))),
         vertices=np.concatenate([hand.vertices, hand.joints[WRIST] + arm.vertices @ frame.T]).astype(np.float32),
         faces=np.concatenate([hand.faces, arm.faces + len(hand.vertices)]).astype(np.int32),
         bone_index=np.concatenate([index, np.full((count, 4), FOREARM)]).astype(np.int32),

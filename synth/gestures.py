@@ -62,10 +62,10 @@ def _closed(*fingers: str, under_thumb: tuple[str, ...] = ()) -> tuple[Contact, 
 
 
 OPEN: Final[Bend] = (2, 4)
-BENT: Final[Bend] = (84, 101)
-BENT_LITTLE: Final[Bend] = (80, 94)
+BENT: Final[Bend] = (85, 102)
+BENT_LITTLE: Final[Bend] = (75, 85)
 AT_REST: Final = (2.0, 0.0, 4.0, 8.0, 8.0)
-ACROSS: Final = (18.0, 14.0, -18.0, 38.0, 46.0)
+ACROSS: Final = (24.0, 14.0, -12.0, 20.0, 56.0)
 """The thumb over the bent fingers."""
 
 GESTURES: Final[Mapping[str, Gesture]] = {
@@ -86,7 +86,7 @@ GESTURES: Final[Mapping[str, Gesture]] = {
         BENT,
         BENT,
         BENT_LITTLE,
-        (-18, -8, -4, -4, -8),
+        (-22, -6, -6, -6, -14),
         (0, 6, 4, -12),
         contacts=_closed("index", "middle", "ring", "little"),
     ),
@@ -134,7 +134,7 @@ GESTURES: Final[Mapping[str, Gesture]] = {
         BENT, BENT, BENT, OPEN, (-18, 6, -4, -4, -8), (0, 0, 0, -10), contacts=_closed("index", "middle", "ring")
     ),
     "pinch_index": Gesture(
-        (50, 51), (32, 38), (28, 34), (24, 28), (19, 5, -10, 10, 14), (-2, 0, 0, -4), 4, contacts=_pinch("index")
+        (49, 50), (32, 38), (28, 34), (24, 28), (19, 5, -8, 6, 8), (-2, 0, 0, -4), 4, contacts=_pinch("index")
     ),
     "pinch_middle": Gesture(
         (28, 30), (57, 55), (36, 38), (30, 32), (26, 5, -6, 15, 16), (2, -1, 0, -4), 4, contacts=_pinch("middle")
@@ -160,7 +160,7 @@ GESTURES: Final[Mapping[str, Gesture]] = {
         contacts=_pinch("little", pads=False),
     ),
     "ok": Gesture(
-        (51, 57), (10, 14), (8, 10), (6, 8), (15, 3, -8, 13, 25), (-2, 0, -4, -10), 4, contacts=_pinch("index")
+        (49, 56), (10, 14), (8, 10), (6, 8), (15, 4, -6, 9, 18), (-2, 0, -4, -10), 4, contacts=_pinch("index")
     ),
     "tripod": Gesture(
         (57, 42),

@@ -8,6 +8,7 @@
 | `parts` | (F,) u1 | bone of each triangle, the first 27 of `movers` |
 | `joints`, `frames` | (26, 3), (26, 3, 3) f4 | OpenXR's joints mm; columns x = y × z, y distal, z dorsal |
 | `limits_rad` | (25, 2) f8 | lowest and highest angle of each degree of freedom |
+| `give_dof`, `give_function`, `give_offset` | (F,), (F,) i4, (F, N, 3) f4 | `Correctives`; may be missing |
 | `format`, `version`, `name`, `side`, `movers`, `sha256` | text, a number | what the file is; the bones' names |
 
 The checksum is over all of the arrays. An archive is read without unpickling, and no array is made larger
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from ..stores.durable import write_bytes
 from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
-from .hand import DOFS, HALF_WAY, N_BONES, N_MOVERS, POSE_SIZE, RiggedHand
+from .hand import COSINE, DOFS, HALF_WAY, N_BONES, N_MOVERS, POSE_SIZE, SINE, Correctives, RiggedHand
 from .surface import crowded_edges, is_closed, open_edges, volume
 
 Arrays = dict[str, NDArray[Any]]
@@ -53,12 +54,23 @@ ARRAYS: Final[Mapping[str, tuple[int, str, Any]]] = {
     "frames": (3, "f", np.float32),
     "limits_rad": (2, "f", np.float64),
 }
+GIVE: Final[Mapping[str, tuple[int, str, Any]]] = {
+    "give_dof": (1, "iu", np.int32),
+    "give_function": (1, "iu", np.int32),
+    "give_offset": (3, "f", np.float32),
+}
+"""The arrays of a hand's correctives; a file has all of them or none."""
+MAX_CORRECTIVES: Final = 200
 
 
 def arrays_of(hand: RiggedHand) -> Arrays:
     """What a file keeps of a hand, by name."""
+    kinds = dict(ARRAYS)
     arrays = {name: getattr(hand, name) for name in ARRAYS}
-    return {name: np.ascontiguousarray(array, ARRAYS[name][2]) for name, array in arrays.items()}
+    if hand.correctives is not None:
+        kinds |= GIVE
+        arrays |= {name: getattr(hand.correctives, name.removeprefix("give_")) for name in GIVE}
+    return {name: np.ascontiguousarray(array, kinds[name][2]) for name, array in arrays.items()}
 
 
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -84,7 +96,8 @@ def hand_of_arrays(arrays: Arrays, *, name: str, side: str, where: str) -> Rigge
     if side not in ("right", "left"):
         raise refuse(f"its side is '{side}', which is neither right nor left")
     given: Arrays = {}
-    for key, (axes, kinds, dtype) in ARRAYS.items():
+    gives = any(key in arrays for key in GIVE)
+    for key, (axes, kinds, dtype) in ({**ARRAYS, **GIVE} if gives else ARRAYS).items():
         if key not in arrays:
             raise refuse(f"the array '{key}' is missing")
         if arrays[key].ndim != axes or arrays[key].dtype.kind not in kinds:
@@ -100,13 +113,21 @@ def hand_of_arrays(arrays: Arrays, *, name: str, side: str, where: str) -> Rigge
         "vertices": (count, 3), "faces": (triangles, 3), "bone_index": (count, 4), "bone_weight": (count, 4),
         "parts": (triangles,), "joints": (26, 3), "frames": (26, 3, 3), "limits_rad": (POSE_SIZE, 2),
     }  # fmt: skip
+    if gives:
+        features = len(given["give_dof"])
+        shapes |= {"give_function": (features,), "give_offset": (features, count, 3)}
+        if features > MAX_CORRECTIVES:
+            raise refuse(f"it has {features} correctives")
+        if not np.isin(given["give_function"], (SINE, COSINE)).all():
+            raise refuse("the array 'give_function' has numbers beyond 1")
     for key, shape in shapes.items():
         if given[key].shape != shape:
             raise refuse(f"the array '{key}' has shape {given[key].shape} and not {shape}")
     if not 4 <= count <= MAX_VERTICES or not 4 <= triangles <= MAX_FACES:
         raise refuse(f"a mesh of {count} vertices and {triangles} triangles is none that can be used")
-    for key, limit in (("faces", count), ("bone_index", N_MOVERS), ("parts", N_BONES)):
-        if given[key].min() < 0 or given[key].max() >= limit:
+    numbers = {"faces": count, "bone_index": N_MOVERS, "parts": N_BONES} | ({"give_dof": POSE_SIZE} if gives else {})
+    for key, limit in numbers.items():
+        if given[key].size and (given[key].min() < 0 or given[key].max() >= limit):
             raise refuse(f"the array '{key}' has numbers beyond {limit - 1}")
     total = given["bone_weight"].sum(axis=1)
     if given["bone_weight"].min() < 0 or np.abs(total - 1).max() > 1e-3:
@@ -134,7 +155,8 @@ def hand_of_arrays(arrays: Arrays, *, name: str, side: str, where: str) -> Rigge
         dof if (dof.low_rad, dof.high_rad) == (low, high) else replace(dof, low_rad=float(low), high_rad=float(high))
         for dof, (low, high) in zip(DOFS, limits.tolist(), strict=True)
     )
-    return RiggedHand(name=name, dof=dof, side="right" if side == "right" else "left", **given)
+    give = Correctives(**{key.removeprefix("give_"): given.pop(key) for key in GIVE}) if gives else None
+    return RiggedHand(name=name, dof=dof, side="right" if side == "right" else "left", correctives=give, **given)
 
 
 def write_npz(hand: RiggedHand, out: Path) -> None:
@@ -163,7 +185,7 @@ def hand_of_npz(entries: Arrays, *, where: str) -> RiggedHand:
     if version != VERSION or movers != list(MOVERS):
         why = f"its version is {version}, this handloom reads {VERSION}" if version != VERSION else "other bones"
         raise HandloomError("The hand was written by another version", where=where, why=why, fix=again)
-    arrays = {name: entries[name] for name in ARRAYS if name in entries}
+    arrays = {name: entries[name] for name in (*ARRAYS, *GIVE) if name in entries}
     kept = entries["sha256"].tolist() if "sha256" in entries else None
     if kept != digest(arrays):
         raise HandloomError("The hand's checksum does not fit its arrays", where=where, why="damaged", fix=again)

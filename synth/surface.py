@@ -156,6 +156,41 @@ def vertex_normals(vertices: F64, faces: Faces) -> F64:
     return out
 
 
+def occupied_volume(vertices: NDArray[np.floating], faces: Faces, *, step_mm: float) -> float:
+    """Volume mm³ of what a closed surface takes up: where it runs through itself it counts once.
+
+    Lines along z, `step_mm` apart, are followed through the surface: inside is where they have gone in more
+    often than out. The water that a hand displaces, where `volume` adds up its pieces of flesh.
+    """
+    # A little off the lattice, so that no line meets an edge.
+    corners = np.asarray(vertices, np.float64)[faces] / [step_mm, step_mm, 1] + [0.3137, 0.2711, 0]
+    low, high = np.ceil(corners[..., :2].min(1)).astype(int), np.floor(corners[..., :2].max(1)).astype(int)
+    crossed = np.flatnonzero((high >= low).all(1))
+    counts = (high - low + 1)[crossed]
+    each = counts.prod(1)
+    triangle = np.repeat(crossed, each)
+    number = np.arange(len(triangle)) - np.repeat(np.cumsum(each) - each, each)
+    rows = np.repeat(counts[:, 1], each)
+    cell = low[triangle] + np.stack([number // rows, number % rows], axis=1)
+    a, b, c = (corners[triangle, i] for i in range(3))
+
+    def turn(one: F64, other: F64) -> F64:
+        u, v = one[:, :2] - cell, other[:, :2] - cell
+        out: F64 = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+        return out
+
+    shares = np.stack([turn(b, c), turn(c, a), turn(a, b)], axis=1)
+    double = shares.sum(1)
+    hit = np.flatnonzero((shares * np.sign(double)[:, None] > 0).all(1))
+    z = (shares[hit] * np.stack([a, b, c], axis=1)[hit, :, 2]).sum(1) / double[hit]
+    line, sign = cell[hit, 0] * 100_000 + cell[hit, 1], -np.sign(double[hit])
+    order = np.lexsort((z, line))
+    depth = np.cumsum(sign[order])[:-1]
+    gap = np.diff(z[order])
+    inside = (np.diff(line[order]) == 0) & (depth > 0)
+    return float(gap[inside].sum() * step_mm**2)
+
+
 def strongest(weights: NDArray[Any], count: int = 4) -> tuple[NDArray[np.int32], F32]:
     """The `count` largest weights of each row (N, count), scaled to sum 1, and their columns."""
     index = np.argsort(-weights, axis=1, kind="stable")[:, :count]

@@ -19,7 +19,7 @@ from handloom.synth.config import SynthConfig
 from handloom.synth.formats import hand_of, open_hand, save_hand
 from handloom.synth.generate import synthesise
 from handloom.synth.hand import DOFS, RiggedHand, mirror
-from handloom.synth.handfile import ARRAYS, arrays_of, digest
+from handloom.synth.handfile import ARRAYS, GIVE, arrays_of, digest
 
 
 def run(*arguments: object) -> Result:
@@ -30,7 +30,8 @@ def same(one: RiggedHand, other: RiggedHand) -> None:
     """Equal to the bit, kinds of numbers as well."""
     assert (one.name, one.side, one.dof) == (other.name, other.side, other.dof)
     before, after = arrays_of(one), arrays_of(other)
-    for name in ARRAYS:
+    assert before.keys() == after.keys()
+    for name in before:
         assert before[name].dtype == after[name].dtype, name
         assert np.array_equal(before[name], after[name]), name
 
@@ -50,7 +51,7 @@ def npz(path: Path, **changed: object) -> Path:
     entries |= {name: np.asarray(value) for name, value in changed.items() if value is not None}
     entries = {name: array for name, array in entries.items() if name not in changed or changed[name] is not None}
     if "sha256" not in changed:
-        entries["sha256"] = np.array(digest({name: entries[name] for name in ARRAYS if name in entries}))
+        entries["sha256"] = np.array(digest({name: entries[name] for name in (*ARRAYS, *GIVE) if name in entries}))
     np.savez(path, **entries)
     return path
 
@@ -62,6 +63,11 @@ def test_an_archive_gives_back_the_same_hand(stiff: RiggedHand, tmp_path: Path) 
         save_hand(stiff, tmp_path / "h.npz")
     with pytest.raises(HandloomError, match="No hand is written under this name"):
         save_hand(stiff, tmp_path / "h.stl")
+
+
+def test_an_archive_without_correctives_is_a_hand_without(tmp_path: Path) -> None:
+    path = npz(tmp_path / "h.npz", **dict.fromkeys(GIVE))
+    assert open_hand(str(path)).hand.correctives is None
 
 
 def test_an_archive_that_is_no_hand_says_why(tmp_path: Path) -> None:
@@ -80,6 +86,10 @@ def test_an_archive_that_is_no_hand_says_why(tmp_path: Path) -> None:
         ({"joints": arrays["joints"][:21]}, "'joints' has shape (21, 3) and not (26, 3)"),
         ({"frames": arrays["frames"] * 2}, "frames are not rotations"),
         ({"vertices": arrays["vertices"] / 1000}, "mm from the wrist"),
+        ({"give_dof": None}, "'give_dof' is missing"),
+        ({"give_dof": arrays["give_dof"] + 25}, "'give_dof' has numbers beyond 24"),
+        ({"give_function": arrays["give_function"] + 1}, "'give_function' has numbers beyond 1"),
+        ({"give_offset": arrays["give_offset"][:, :-1]}, "'give_offset' has shape"),
         ({"side": "both"}, "neither right nor left"),
         ({"version": 99}, "its version is 99"),
         ({"format": "other"}, "something else than a hand"),

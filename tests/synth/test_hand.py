@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -192,6 +194,10 @@ def test_mirroring_twice_is_nothing_and_once_mirrors_every_pose(hand: RiggedHand
     assert again.side == "right"
     for name in ("vertices", "faces", "joints", "frames", "bone_index", "bone_weight", "parts"):
         assert np.array_equal(getattr(again, name), getattr(hand, name)), name
+    assert hand.correctives is not None
+    assert again.correctives is not None
+    for name in ("dof", "function", "offset"):
+        assert np.array_equal(getattr(again.correctives, name), getattr(hand.correctives, name)), name
     assert np.allclose(np.linalg.det(other.frames), 1, atol=1e-5)
     pose, root, shape = random_state(hand, 3, 4)
     flip = np.array([-1.0, 1, 1])
@@ -200,6 +206,19 @@ def test_mirroring_twice_is_nothing_and_once_mirrors_every_pose(hand: RiggedHand
     ours, theirs = pose_hand(hand, pose, root, shape), pose_hand(other, pose, reflected, shape)
     assert np.abs(ours.vertices * flip - theirs.vertices).max() < 1e-2
     assert np.abs(ours.joints * flip - theirs.joints).max() < 1e-3
+
+
+def test_correctives_move_the_skin_at_rest_before_it_is_posed(hand: RiggedHand) -> None:
+    assert hand.correctives is not None
+    pose, root, shape = random_state(hand, 3, 5)
+    posed = pose_hand(hand, pose, root, shape).vertices
+    for i, (dof, offset) in enumerate(zip(pose, hand.correctives.features(pose), strict=True)):
+        assert len(dof) == POSE_SIZE
+        moved = np.einsum("f,fnc->nc", offset, hand.correctives.offset.astype(float))
+        bare = replace(hand, vertices=(hand.vertices + moved).astype(np.float32), correctives=None)
+        expected = pose_hand(bare, pose[i : i + 1], root[i : i + 1], shape[i : i + 1]).vertices[0]
+        assert np.abs(posed[i] - expected).max() < 1e-3
+        assert np.abs(moved).max() > 1
 
 
 def test_landmarks_of_every_layout_lie_on_the_hand(hand: RiggedHand) -> None:
