@@ -33,7 +33,7 @@ COUPLING_MM: Final = 2.0
 """Cost of a last joint that does not bend ⅔ of the one before it: mm per radian."""
 PRIOR_MM: Final = 0.6
 """Cost of bending at all: mm per radian."""
-FAR_MM: Final = 1.5
+FAR_MM: Final = 0.5
 """A frame whose points stay further away than this and than 2.5 times the median is tried from elsewhere."""
 SHAPE_MM: Final = 6.0
 """Cost of another shape than the mean: mm per unit of log scale (0.1 is a tall subject)."""
