@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
 from ..stores.joints import FINGERS, OPENXR26
-from .hand import FOREARM, WRIST, Kinematics, RiggedHand, without_helpers
+from .hand import FOREARM, POSE_SIZE, WRIST, Kinematics, RiggedHand, without_helpers
 from .hand import skin as skinned
 from .handfile import MAX_FACES, MAX_VERTICES
 from .naming import HandMapping, recognise, side_of
@@ -377,7 +377,8 @@ def _laid_open(file: Skin, hand: RiggedHand, template: Template, notes: list[str
         np.concatenate([turn, np.eye(3)[None]])[None],
         np.tile(np.eye(3), (1, 27, 1, 1)),
         np.concatenate([place, place[WRIST : WRIST + 1]])[None],
-        np.zeros((1, 25, 3)),
+        np.zeros((1, POSE_SIZE, 3)),
+        np.zeros((1, POSE_SIZE)),
     )
     moved = skinned(hand, state)[0]
     notes.append(f"its joints were turned by up to {most:.0f} degrees, into the kit's rest pose")
