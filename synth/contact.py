@@ -48,10 +48,12 @@ DAMPING: Final = 30.0
 """mm² per rad²: keeps a step small where the angles hardly move the gap."""
 AXIS_POINTS: Final = 9
 """Points of a finger bone's axis."""
+HALF_BENT: Final = 0.35
+"""Share of their limits by which joints bend where pads meet; flesh thickens as they do."""
 CARRIERS: Final = 3
 """Bones that carry a vertex."""
-POINTS: Final = 240
-"""Vertices of a surface that are looked at: a palm has as many within 6 mm of each other."""
+POINTS: Final = 400
+"""Points of a surface that are looked at: a palm has as many within 5 mm of each other."""
 _DOF: Final[Mapping[str, int]] = {d.name: i for i, d in enumerate(DOFS)}
 
 
@@ -76,6 +78,8 @@ class Surfaces(NamedTuple):
     """(5,)."""
     pad: F64
     """(5, 3) middle of each pad."""
+    give: F64
+    """(F, P, 3 bones, 3) how the palm's P points move with each of the hand's correctives; F is 0 without."""
 
 
 NAMES: Final = ("palm", "thumb_tip", *FINGERS[1:])
@@ -94,7 +98,7 @@ def surfaces_of(hand: RiggedHand) -> Surfaces:
     normal = _vertex_normals(hand)
     chain = chain_of(hand)
     joints = hand.joints.astype(np.float64)
-    vertices = hand.vertices.astype(np.float64)
+    vertices = _thickened(hand, HALF_BENT)
 
     def bones(finger: str, *kinds: str) -> list[int]:
         return [OPENXR26.index(f"{finger}_{kind}") for kind in kinds]
@@ -107,10 +111,20 @@ def surfaces_of(hand: RiggedHand) -> Surfaces:
         return thinned
 
     palm = [PALM, WRIST, *(b for f in FINGERS for b in bones(f, "metacarpal"))]
-    skin = rows(palm, -1.0)
-    carriers = np.argsort(-weights[skin], axis=1, kind="stable")[:, :CARRIERS]
-    share = np.take_along_axis(weights[skin], carriers, axis=1)
-    local = np.stack([_in_block(chain.block, joints, vertices[skin], carriers[:, k]) for k in range(CARRIERS)], axis=1)
+    # The palm by the middles of its triangles and its vertices: corners alone leave room for half a fingertip.
+    corners = rows(palm, -1.0)
+    inner = hand.faces[np.isin(hand.faces, corners).all(axis=1)]
+    skin = np.concatenate([np.repeat(corners[:, None], 3, axis=1), inner])
+    skin = skin[np.linspace(0, len(skin) - 1, min(len(skin), POINTS)).astype(int)]
+    among = weights[skin].mean(axis=1)
+    carriers = np.argsort(-among, axis=1, kind="stable")[:, :CARRIERS]
+    share = np.take_along_axis(among, carriers, axis=1)
+    at_rest = hand.vertices.astype(np.float64)[skin].mean(axis=1)
+    local = np.stack([_in_block(chain.block, joints, at_rest, carriers[:, k]) for k in range(CARRIERS)], axis=1)
+    give = np.zeros((0, len(skin), CARRIERS, 3))
+    if hand.correctives is not None:
+        offset = hand.correctives.offset.astype(np.float64)[:, skin].mean(axis=2)
+        give = (chain.block[carriers].transpose(0, 1, 3, 2) @ offset[:, :, None, :, None])[..., 0]
 
     tips = np.array([OPENXR26.index(f"{f}_distal") for f in FINGERS], np.int64)
     ends, radii, pads = np.zeros((5, 2, 3)), np.zeros(5), np.zeros((5, 3))
@@ -123,7 +137,7 @@ def surfaces_of(hand: RiggedHand) -> Surfaces:
         beside = mine - start - np.outer((mine - start) @ axis, axis)
         centre = start + beside.mean(0)
         away = np.linalg.norm(pad - centre - np.outer((pad - centre) @ axis, axis), axis=1)
-        radius = float(np.median(away[along > 0.4 * along.max()]))
+        radius = float(np.percentile(away[along > 0.4 * along.max()], 77))
         far = float(((mine - start) @ axis).max()) - radius
         ends[i] = _in_block(chain.block, joints, np.stack([centre, centre + far * axis]), np.array([bone, bone]))
         radii[i] = radius
@@ -151,8 +165,18 @@ def surfaces_of(hand: RiggedHand) -> Surfaces:
     return Surfaces(
         np.concatenate(points), np.concatenate(owners).astype(np.int64),
         np.concatenate([share / share.sum(1, keepdims=True), alone]), np.array(first, np.int64),
-        np.concatenate(thick), tips, ends, radii, pads,
+        np.concatenate(thick), tips, ends, radii, pads, np.ascontiguousarray(give),
     )  # fmt: skip
+
+
+def _thickened(hand: RiggedHand, share: float) -> F64:
+    """(N, 3) the mesh at rest with its flesh as where each finger is bent by a share of all it can."""
+    out = hand.vertices.astype(np.float64)
+    if hand.correctives is not None:
+        bends = [d.high_rad if d.name.endswith("flexion") and d.joint != WRIST else 0.0 for d in hand.dof]
+        moved = hand.correctives.features(share * np.array(bends)[None])[0]
+        out += np.einsum("f,fnc->nc", moved, hand.correctives.offset)
+    return out
 
 
 def _in_block(block: F64, joints: F64, points: F64, bone: NDArray[Any]) -> F64:
@@ -188,10 +212,12 @@ def touch(hand: RiggedHand, contacts: Sequence[Contact], poses: F64, shape: F64,
     for c, contact in enumerate(contacts):
         onto = np.array([NAMES.index(name) for name in contact.onto], np.int64)
         moving, follows = _moving(contact)
+        features = np.zeros((len(out), 0)) if hand.correctives is None else hand.correctives.features(out)
+        moved = np.tensordot(features, surfaces.give, 1)
         _close(
             _chain(hand), surfaces, _ABOVE, _PIVOT, FINGERS.index(contact.tip), onto, contact.both, contact.pads,
             moving, follows, np.asarray(shape, np.float64), low, high,
-            np.ascontiguousarray(target_mm[:, c]), out, gaps[:, c],
+            np.ascontiguousarray(target_mm[:, c]), moved, out, gaps[:, c],
         )  # fmt: skip
     return out, gaps
 
@@ -246,7 +272,7 @@ def _carried(ride: Any, position: Any, bone: int, local: Any, out: Any) -> None:
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _laid_out(surfaces: Any, onto: Any, ride: Any, position: Any, out: Any) -> None:
+def _laid_out(surfaces: Any, local: Any, onto: Any, ride: Any, position: Any, out: Any) -> None:
     """Into `out` (M, 3): where the vertices of some surfaces lie."""
     one = np.zeros(3)
     for name in onto:
@@ -254,7 +280,7 @@ def _laid_out(surfaces: Any, onto: Any, ride: Any, position: Any, out: Any) -> N
             out[row] = 0.0
             for k in range(surfaces.bone.shape[1]):
                 if surfaces.weight[row, k] > 0.0:
-                    _carried(ride, position, surfaces.bone[row, k], surfaces.point[row, k], one)
+                    _carried(ride, position, surfaces.bone[row, k], local[row, k], one)
                     for i in range(3):
                         out[row, i] += surfaces.weight[row, k] * one[i]
 
@@ -310,13 +336,13 @@ def _along(axes: Any, position: Any, pivot: Any, d: int, point: Any, direction: 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _close(
     chain: Any, surfaces: Any, above: Any, pivot: Any, tip: int, onto: Any, both: bool, pads: bool,
-    moving: Any, follows: Any, shape: Any, low: Any, high: Any, target: Any, poses: Any, gaps: Any,
+    moving: Any, follows: Any, shape: Any, low: Any, high: Any, target: Any, moved: Any, poses: Any, gaps: Any,
 ) -> None:  # fmt: skip
-    """Close one contact in every pose, in place; a NaN target is left alone."""
+    """Close one contact in every pose, in place; a NaN target is left alone, `moved` is the palm's give."""
     scale, rotation, position, axes = np.zeros((26, 3)), np.zeros((26, 3, 3)), np.zeros((26, 3)), np.zeros((25, 3))
     still, here = np.eye(3), np.zeros(3)
     near, other, direction = np.zeros(3), np.zeros(3), np.zeros(3)
-    ride, points = np.zeros((26, 3, 3)), np.zeros_like(surfaces.point[:, 0])
+    ride, points, local = np.zeros((26, 3, 3)), np.zeros_like(surfaces.point[:, 0]), surfaces.point.copy()
     slope = np.zeros(len(moving))
     scales(chain, shape, scale)
     mine, thumb = surfaces.tip_bone[tip], surfaces.tip_bone[0]
@@ -324,12 +350,13 @@ def _close(
         if math.isnan(target[n]):
             continue
         pads_first = pads
+        local[: moved.shape[1]] = surfaces.point[: moved.shape[1]] + moved[n]
         for count in range(ROUNDS):
             forward(chain, poses[n], still, here, scale, rotation, position, axes)
             _rides(chain, scale, rotation, ride)
             # A palm hardly moves as a finger bends: now and then is enough.
             if both or count % 4 == 0:
-                _laid_out(surfaces, onto, ride, position, points)
+                _laid_out(surfaces, local, onto, ride, position, points)
             bone, error = thumb, 0.0
             if pads_first:
                 _carried(ride, position, mine, surfaces.pad[tip], near)
