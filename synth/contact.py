@@ -137,7 +137,7 @@ def surfaces_of(hand: RiggedHand) -> Surfaces:
         beside = mine - start - np.outer((mine - start) @ axis, axis)
         centre = start + beside.mean(0)
         away = np.linalg.norm(pad - centre - np.outer((pad - centre) @ axis, axis), axis=1)
-        radius = float(np.percentile(away[along > 0.4 * along.max()], 77))
+        radius = float(np.percentile(away[along > 0.4 * along.max()], 75))
         far = float(((mine - start) @ axis).max()) - radius
         ends[i] = _in_block(chain.block, joints, np.stack([centre, centre + far * axis]), np.array([bone, bone]))
         radii[i] = radius

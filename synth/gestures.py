@@ -63,7 +63,7 @@ def _closed(*fingers: str, under_thumb: tuple[str, ...] = ()) -> tuple[Contact, 
 
 OPEN: Final[Bend] = (2, 4)
 BENT: Final[Bend] = (83, 100)
-BENT_LITTLE: Final[Bend] = (74, 82)
+BENT_LITTLE: Final[Bend] = (76, 90)
 AT_REST: Final = (2.0, 0.0, 4.0, 8.0, 8.0)
 ACROSS: Final = (24.0, 14.0, -12.0, 20.0, 56.0)
 """The thumb over the bent fingers."""
