@@ -213,6 +213,7 @@ def synth_plan(
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
 @_with(_SETTINGS)
 @_with(_RUNNING)
+@click.option("--share", metavar="A:B", help="Only samples A to B - 1, whole units, for one of many machines.")
 @overwrite_option
 def synth_run(
     out: Path,
@@ -222,15 +223,32 @@ def synth_run(
     executor: Any,
     scheduler: str | None,
     resume: bool,
+    share: str | None,
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Make a synthetic recording: crops, bone masks, joints, visibility, and all that made them."""
+    """Make a synthetic recording: crops, bone masks, joints, visibility, and all that made them.
+
+    Machines that see one folder may each make a --share of it, at once; the same command with --resume instead
+    then joins the shares and makes what is missing.
+    """
     from .console import progress
-    from .synth.generate import synthesise
+    from .synth.generate import make_share, synthesise
 
     settings = _settings(config_file, overrides, given)
     rate, views = Rate("views"), len(settings.make_rig())
+    if share is not None:
+        if overwrite:
+            raise click.UsageError("a --share never overwrites what others may be making")
+        wanted = _range(share, "--share")
+        with progress("Synthesising") as report:
+            units = make_share(
+                settings, out, wanted, jobs=jobs, executor=executor, scheduler=scheduler,
+                progress=lambda done, total: report(done, total, rate(done * views)),
+            )  # fmt: skip
+        click.echo(f"{out}: {units} units of {settings.units} are written, samples {wanted.start} to {wanted.stop - 1}")
+        print_next(f"handloom synth run --out {out} … --resume, when all shares are there")
+        return
     with progress("Synthesising") as report:
         recording = synthesise(
             settings, out, jobs=jobs, executor=executor, scheduler=scheduler, overwrite=overwrite, resume=resume,
@@ -303,7 +321,7 @@ def synth_replay(recording: Path, frame: int | None, frames: str | None, out: Pa
 
     if (frame is None) == (frames is None):
         raise click.UsageError("give either --frame K or --frames A:B")
-    wanted = _range(frames) if frames is not None else range(frame or 0, (frame or 0) + 1)
+    wanted = _range(frames, "--frames") if frames is not None else range(frame or 0, (frame or 0) + 1)
     found = replay(recording, wanted)
     if out is not None:
         write_picture(recording, found.differences[0].frame if found.differences else found.first, out)
@@ -315,14 +333,14 @@ def synth_replay(recording: Path, frame: int | None, frames: str | None, out: Pa
         click.get_current_context().exit(1)
 
 
-def _range(text: str) -> range:
+def _range(text: str, option: str) -> range:
     first, colon, last = text.partition(":")
     try:
         found = range(int(first), int(last if colon else ""))
     except ValueError as error:
-        raise click.BadParameter("give two numbers: 0:100", param_hint="--frames") from error
+        raise click.BadParameter("give two numbers: 0:100", param_hint=option) from error
     if not found or found.start < 0:
-        raise click.BadParameter(f"'{text}' holds no frame", param_hint="--frames")
+        raise click.BadParameter(f"'{text}' holds no frame", param_hint=option)
     return found
 
 

@@ -65,8 +65,13 @@ class Table:
         return cls(path, columns, unit_frames, zarr.open_group(durable_store(path)))
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> Self:
+    def open(cls, path: Path, *, writable: bool = False, check: bool = True) -> Self:
         """The table at `path`.
+
+        Args:
+            path: of its group.
+            writable: whether units will be written.
+            check: look for the files of all committed rows; a worker that writes one unit of thousands need not.
 
         Raises:
             HandloomError: it is missing, its description cannot be read, or files of committed rows are gone.
@@ -80,7 +85,7 @@ class Table:
                 "A table of the recording cannot be opened", where=str(path), why=str(error) or repr(error)
             ) from error
         table = cls(path, columns, unit_frames, group)
-        for column in columns:
+        for column in columns if check else ():
             check_array(path, column, table.committed)
             there = {file.name for file in (path / column.name).iterdir()}
             for unit in range(-(-table.committed // unit_frames)):
@@ -183,14 +188,18 @@ class Table:
 
     # -- writing -----------------------------------------------------------------------------------------
 
-    def lock(self) -> None:
+    def lock(self, *, shared: bool = False) -> None:
         """Become the table's one writer until `unlock` or the end of the process.
+
+        Args:
+            shared: become one of several that write units of their own and commit nothing.
 
         Raises:
             HandloomError: another process writes it.
         """
-        handle = _locked(self.path)
-        self._lock = handle
+        self._lock = _locked(self.path, shared=shared)
+        if shared:
+            return
         for left in self.path.rglob(".*.*"):  # what killed writers had not renamed yet
             left.unlink(missing_ok=True)
 
@@ -384,10 +393,10 @@ def refuse_if_written(path: Path) -> None:
         os.close(_locked(path))
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, *, shared: bool = False) -> int:
     handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
         raise HandloomError(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ..stores.camera import Rig
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
@@ -95,6 +96,93 @@ def synthesise(
                 table.unlock()
         assert len(done) == config.units, "an executor left units out"
     return open_recording(out)
+
+
+def make_share(
+    config: SynthConfig,
+    out: Path,
+    share: range,
+    *,
+    jobs: int,
+    executor: ExecutorName = "local",
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Make the units of some samples, beside others who make the others; `synthesise` with `resume` joins them.
+
+    Any number of these may run at once, on machines that see the same folder: whoever comes first makes the
+    recording, each writes its own units with their markers, none commits. Units that are whole are kept.
+
+    Args:
+        config: of the whole recording, the same for all.
+        out: where; made if it is not there.
+        share: samples, whole units of them.
+        jobs: worker processes of the local executor.
+        executor: who makes the units.
+        scheduler: address of Dask's, for that executor.
+        progress: is told frames done and frames of the share.
+
+    Returns:
+        units made or found whole.
+
+    Raises:
+        HandloomError: the share is not aligned to units or lies outside the recording; see `synthesise`.
+    """
+    units = _units_of(config, share)
+    rig = config.make_rig()
+    out = out.resolve()
+    decisive = versions(("handloom", *packages_of(config.renderer)))
+    with (
+        open_executor(executor, jobs=jobs, scheduler=scheduler, versions=decisive) as made_by,
+        plain_disk_errors(out),
+    ):
+        recording = _continued(config, rig, out) or _created_at_once(config, rig, out)
+        tables = [_table(recording, name) for name in TABLES]
+        try:
+            for table in tables:
+                table.lock(shared=True)
+            work = UnitWork(config, rig, out, recording.uuid)
+            warm(work)
+            for done, _ in enumerate(made_by.run(work, units), start=1):
+                if progress is not None:
+                    progress(min(done * config.unit_frames, len(share)), len(share))
+        finally:
+            for table in tables:
+                table.unlock()
+    return len(units)
+
+
+def _units_of(config: SynthConfig, share: range) -> range:
+    size = config.unit_frames
+    whole = share.start % size == 0 and (share.stop % size == 0 or share.stop == config.frames)
+    if not whole or not 0 <= share.start < share.stop <= config.frames:
+        low, high = share.start // size * size, min(-(-share.stop // size) * size, config.frames)
+        raise HandloomError(
+            "A share must be whole units" if not whole else "The share lies outside the recording",
+            where=f"--share {share.start}:{share.stop}",
+            why=f"units are {size} samples and there are {config.frames} samples",
+            fix=f"--share {low}:{high}" if low < high else f"a share inside 0:{config.frames}",
+        )
+    return range(share.start // size, -(-share.stop // size))
+
+
+def _created_at_once(config: SynthConfig, rig: Rig, out: Path) -> Recording:
+    """The recording with all its rows, there from one moment to the next; another's where that was quicker."""
+    beside = out.with_name(f".{out.name}.{uuid4().hex}")
+    try:
+        made = create(config, rig, beside, overwrite=False)
+        for name in TABLES:
+            _table(made, name).resize(config.frames)
+        beside.rename(out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    found = _continued(config, rig, out)
+    if found is None:
+        raise HandloomError("The output exists and is not a recording", where=str(out), fix="choose another --out")
+    return found
 
 
 @contextmanager

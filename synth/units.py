@@ -58,7 +58,7 @@ class UnitWork:
 
     def tables(self) -> dict[str, Table]:
         """The recording's tables, to write units of."""
-        return {name: Table.open(self.out / name, writable=True) for name in TABLES}
+        return {name: Table.open(self.out / name, writable=True, check=False) for name in TABLES}
 
 
 def make_unit(config: SynthConfig, studio: Studio, unit: int) -> dict[str, Rows]:
