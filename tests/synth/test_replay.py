@@ -13,6 +13,7 @@ import zarr
 from click.testing import CliRunner, Result
 
 from handloom.cli import main
+from handloom.stores.config import load_config
 from handloom.stores.errors import HandloomError
 from handloom.stores.recording import Recording, open_recording
 from handloom.synth import replay as replays
@@ -46,6 +47,15 @@ def test_every_value_of_every_array_is_the_same(made: Recording) -> None:
     tables = (made.frames, made.crops, made.labels)
     a_row = sum(int(np.prod(column.shape)) for table in tables if table for column in table.columns.values())
     assert found.values == 80 * a_row
+
+
+@pytest.mark.parametrize(
+    "options", [["poses=trajectory", "sequence_frames=20", "sensor=tof"], ["scene=cluttered", "sensor=stereo"]]
+)
+def test_motions_scenes_and_other_sensors_are_drawn_again_too(options: list[str], tmp_path: Path) -> None:
+    config = load_config(SynthConfig, None, ["frames=40", "unit_frames=32", "views=2", "crop_px=96", *options])
+    made = synthesise(config, tmp_path / "r.zarr", jobs=1)
+    assert replay(made.path, range(20, 40)).identical
 
 
 def test_the_command_says_so_and_draws_it(made: Recording, tmp_path: Path) -> None:
