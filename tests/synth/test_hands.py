@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"  {name}: Bone.{i:03}" for i, name in enumerate(odd.names)]
     write(folder / "odd.glb", simple_glb(replace(odd, names=[f"Bone.{i:03}" for i in range(27)])))
     (folder / "odd.yaml").write_text("\n".join(["joints:", *lines, ""]))
-    bare = sketch(mirror(builtin_hand()), forearm=False, oblique=0.6)
+    bare = sketch(mirror(builtin_hand()), forearm=False, oblique=1.0)
     named = replace(bare, names=[webxr(name) for name in bare.names])
     write(folder / "flat.glb", simple_glb(with_seams(without(named, "palm", "forearm")), flat=True, in_cm=True))
     (folder / "MANO_RIGHT.pkl").write_bytes(mano_pickle(mano(builtin_hand())))
