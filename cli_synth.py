@@ -126,7 +126,11 @@ _SETTINGS: tuple[Callable[[Any], Any], ...] = (
     hand_option,
     side_option,
     mapping_option,
-    click.option("--poses", metavar="prior|trajectory|FILE", help="What the hand does; see docs for the files."),
+    click.option(
+        "--poses",
+        metavar="prior|trajectory|FILE",
+        help="What the hand does: drawn, in motion, or as a file of poses has it.",
+    ),
     click.option("--scene", type=click.Choice(["none", "desk", "cluttered"]), help="What stands around the hand."),
     sensor_option,
     click.option("--renderer", type=click.Choice(["raster", "pyrender", "open3d"]), help="What draws the mesh."),

@@ -114,11 +114,14 @@ def checked_dataclass(kind: type[D], values: Mapping[str, Any], *, where: str = 
 def _mistake(model: Any, error: ValidationError, where: str) -> HandloomError:
     """The first of pydantic's findings in words."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    said = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return HandloomError("The configuration contradicts itself", where=where, why=said)
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = ", ".join(known_keys(model, first["loc"][:-1]))
         return HandloomError(f"Unknown key '{key}'", where=where, why=f"known: {known}")
-    return HandloomError(f"'{key}' is not valid", where=where, why=f"{first['msg']}; it is {first.get('input')!r}")
+    return HandloomError(f"'{key}' is not valid", where=where, why=f"{said}; it is {first.get('input')!r}")
 
 
 def known_keys(model: Any, place: Sequence[int | str] = ()) -> tuple[str, ...]:

@@ -298,6 +298,12 @@ def test_options_that_would_do_nothing_are_refused() -> None:
         SynthConfig(placement="file")
     with pytest.raises(ValueError, match="fps needs poses=trajectory"):
         SynthConfig(fps=60)
+    done = CliRunner().invoke(main, ["synth", "run", "--out", "s.zarr", "-o", "placement=file"])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "error: The configuration contradicts itself",
+        "  why:   placement needs poses=a file, and poses is prior",
+    ]
 
 
 def test_mano_points_of_rest_are_the_hand_s_own(hand: RiggedHand, tmp_path: Path) -> None:
