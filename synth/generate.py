@@ -22,7 +22,7 @@ from ..stores.joints import OPENXR26
 from ..stores.recording import Recording, create_recording, open_recording
 from ..stores.table import Table
 from . import sensor as sensors
-from .config import SynthConfig
+from .config import BLOCK_FRAMES, SynthConfig
 from .executor import ExecutorName, open_executor
 from .formats import HandFile, hand_of
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_NAMES, SHAPE_SIZE
@@ -334,6 +334,8 @@ def _tell(progress: Progress | None, done: set[int], config: SynthConfig) -> Non
 
 
 def warm(work: UnitWork) -> None:
-    """Have numba compile and cache every kernel before several workers would do it at once."""
-    if work.config.renderer == "raster":
-        make_unit(work.config.model_copy(update={"frames": 1}), studio_of(work.config, work.rig), 0)
+    """Have numba compile and cache every kernel before several workers would do it at once.
+
+    A whole block is drawn: one sample shows no pinch, say, and would leave its kernel to the workers.
+    """
+    make_unit(work.config.model_copy(update={"frames": BLOCK_FRAMES}), studio_of(work.config, work.rig), 0)
