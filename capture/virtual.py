@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from types import TracebackType
@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..stores.camera import Rig, refuse_distortion
 from ..stores.errors import missing_extra
@@ -38,7 +38,7 @@ from ..synth.rigs import ring_rig
 from ..synth.room import axes_of, resting_hand, room, shoulder, sleeve
 from ..synth.rotation import rotation_vector
 from ..synth.scene import in_camera, render_frame
-from ..synth.sensor import Sensor, StructuredLight, describe
+from ..synth.sensor import Sensor, StructuredLight, describe, parse_sensor
 from .sdk import load_sdk
 from .software import SoftwareCamera
 from .source import Image, Moment
@@ -98,6 +98,7 @@ class VirtualConfig(BaseModel):
     hand: Literal["right", "left"] = "right"
     motion: Motion = Motion()
     sensor: Sensor | None = StructuredLight()
+    """One of the three models; from plain values by their key `model`."""
     scene: bool = True
     """Person, desk and wall; else the hand and its forearm before nothing."""
     clocks: Clocks = Clocks()
@@ -107,6 +108,12 @@ class VirtualConfig(BaseModel):
     jobs: int = Field(2, ge=1)
     """Threads that render; changes nothing but the time it takes."""
     seed: int = Field(0, ge=0)
+
+    @field_validator("sensor", mode="before")
+    @classmethod
+    def _by_model(cls, value: Any) -> Any:
+        """Parameters alone would leave open whose they are: the models share names."""
+        return parse_sensor(value) if isinstance(value, Mapping) else value
 
 
 def virtual_rig(*, frames: int, views: int, rig: Rig | None, seed: int) -> VirtualRig:

@@ -40,10 +40,11 @@ def inverted(depth, scale, out):  # type: ignore[no-untyped-def]
     for i in range(out.size):
         z = depth[i]
         out[i] = scale / z if z > 0 else np.float32(0)
-    greatest = np.float32(0)
-    for i in range(out.size):
-        greatest = out[i] if out[i] > greatest else greatest
-    return greatest
+    # Floats from 0 on are in the order of their bits, and the greatest of integers is found by vectors.
+    bits, greatest = out.view(np.int32), np.zeros(1, np.int32)
+    for i in range(bits.size):
+        greatest[0] = max(greatest[0], bits[i])
+    return greatest.view(np.float32)[0]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -168,10 +168,10 @@ def _draw_blocks(key, row, left, block, out):  # type: ignore[no-untyped-def]
     place, within, u = left // block, left % block, 0
     while u < out.shape[1]:
         bits = draw(key, place + 0x40000000, row)
+        move_u, move_v = NORMAL[bits & np.uint64(4095)], NORMAL[(bits >> np.uint64(12)) & np.uint64(4095)]
+        luck = np.float32((bits >> np.uint64(40)) & np.uint64(0xFFFFFF)) * np.float32(2**-24)
         for i in range(u, min(u + block - within, out.shape[1])):
-            out[0, i] = NORMAL[bits & np.uint64(4095)]
-            out[1, i] = NORMAL[(bits >> np.uint64(12)) & np.uint64(4095)]
-            out[2, i] = np.float32((bits >> np.uint64(40)) & np.uint64(0xFFFFFF)) * np.float32(2**-24)
+            out[0, i], out[1, i], out[2, i] = move_u, move_v, luck
         u, place, within = u + block - within, place + 1, 0
 
 

@@ -14,6 +14,7 @@ from handloom.stores.recording import open_recording
 from handloom.synth.props import SIDES, tube
 from handloom.synth.rigs import ring_rig
 from handloom.synth.room import axes_of, room
+from handloom.synth.sensor import ActiveStereo, Sensor, TimeOfFlight, describe
 
 RIG = ring_rig(2, width=96, height=72, focal_px=72.0)
 QUIET = VirtualConfig(frames=10, sequence_frames=5, transport="direct", jobs=1, seed=7)
@@ -160,3 +161,20 @@ def test_the_room_stands_behind_and_below_the_hand() -> None:
     vertices = room(RIG).vertices
     near = np.linalg.norm(vertices, axis=1) < 180
     assert not near.any()
+
+
+@pytest.mark.parametrize("sensor", [ActiveStereo(baseline_mm=55.0), TimeOfFlight(edge_hole=0.1)])
+def test_the_rig_looks_through_any_sensor_and_says_which(sensor: Sensor) -> None:
+    config = VirtualConfig.model_validate(
+        {"frames": 1, "transport": "direct", "sensor": describe(sensor), "seed": 7, "scene": False}
+    )
+    assert config.sensor == sensor
+    # Cameras of 96 px are too coarse for a stereo camera: its σ would be 5 mm, half its window 20 mm on the hand.
+    rig = ring_rig(1)
+    with VirtualRig(config, rig=rig) as source:
+        assert source.provenance["sensor"] == describe(sensor)
+        noisy = next(iter(source.frames())).depth
+    clean = images(config.model_copy(update={"sensor": None}), rig)[1, 0]
+    both = (noisy > 0) & (clean > 0)
+    assert both.sum() > 0.5 * (clean > 0).sum() > 500
+    assert 0 < np.median(np.abs(noisy[both].astype(float) - clean[both])) < 5
