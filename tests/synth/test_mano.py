@@ -44,7 +44,10 @@ def test_the_pickle_gives_the_hand_it_was_made_from(
     hand, truth = found.hand, builtin_hand()
     assert hand.side == "right"
     away = np.linalg.norm(hand.joints - truth.joints, axis=1)
-    assert away.max() < 6, dict(zip(OPENXR26, away.round(1).tolist(), strict=True))
+    # MANO's tips lie on the skin, the kit's at the end of the bone.
+    tips = np.array([name.endswith("tip") for name in OPENXR26])
+    assert away[~tips].max() < 1.5, dict(zip(OPENXR26, away.round(1).tolist(), strict=True))
+    assert away[tips].max() < 8
     points = landmarks(LAYOUTS["mano21"], hand.joints)
     rest = landmarks(LAYOUTS["mano21"], truth.joints)
     assert np.linalg.norm(points - rest, axis=1)[:16].max() < 1.5
