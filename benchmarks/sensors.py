@@ -4,7 +4,7 @@
 
 CPU time of the process, the best of the rounds, the models and the rasteriser in turn within each round. Of a
 window that holds only the hand a share of the pixels is empty: both figures are printed. Full frames hold a wall
-behind the hand, so that every pixel is something.
+behind the hand, so that every pixel is something; the wall is not rasterised, so there is no ratio of these.
 """
 
 from __future__ import annotations
@@ -96,9 +96,10 @@ def measure(
     solid = sum(int((image > 0).sum()) for image in images)
     print(f"{title}: {pixels / len(images):.0f} px a window, {solid / pixels:.0%} not empty")
     for name, seconds in best.items():
+        ratio = "" if wall else f"   {best['rasteriser'] / seconds:5.2f} x the rasteriser"
         print(
             f"  {name:<17} {seconds / len(images) * 1e6:7.0f} us {seconds / pixels * 1e9:6.1f} ns/px "
-            f"{seconds / solid * 1e9:6.1f} ns/px not empty   {best['rasteriser'] / seconds:5.2f} x the rasteriser"
+            f"{seconds / solid * 1e9:6.1f} ns/px not empty{ratio}"
         )
 
 
