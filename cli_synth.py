@@ -421,21 +421,28 @@ def synth_twin(
     show_default=True,
     help="What kind of camera it was.",
 )
+@click.option("--report", type=FILE, help="A page (.html) to write: real beside synthetic.")
 @seed_option
 @json_option
 @overwrite_option
-def synth_fit_noise(real: Path, out: Path, model: str, seed: int, as_json: bool, overwrite: bool) -> None:
+def synth_fit_noise(
+    real: Path, out: Path, model: str, report: Path | None, seed: int, as_json: bool, overwrite: bool
+) -> None:
     """Estimate a depth sensor's parameters from a capture, for synthesis with the same noise."""
     from .console import progress
     from .stores.recording import open_recording
     from .synth.noise_fit import check_outputs, fit_noise, summary, table
     from .synth.sensor import write_sensor
 
-    check_outputs(out, overwrite=overwrite)
+    check_outputs(out, report, overwrite=overwrite)
     recording = open_recording(real)
     with progress("Fitting noise") as report_progress:
         fit = fit_noise(recording, model=model, seed=seed, progress=report_progress)  # type: ignore[arg-type]
     write_sensor(fit.sensor, out)
+    if report is not None:
+        from .synth.noise_report import write_report
+
+        write_report(fit, report, name=real.name, seed=seed, overwrite=overwrite)
     if as_json:
         print_json(summary(fit))
         return
@@ -443,6 +450,8 @@ def synth_fit_noise(real: Path, out: Path, model: str, seed: int, as_json: bool,
         f"{out}: {fit.model}, from {len(fit.measured.views[0].rows)} frames of {len(fit.measured.views)} cameras"
     )
     click.echo("\n".join(table(fit)))
+    if report is not None:
+        click.echo(f"{report}: real beside synthetic")
     print_next(f"handloom synth run --out S.zarr --sensor {out}")
 
 

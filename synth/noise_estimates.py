@@ -190,12 +190,6 @@ def flying_share(sums: Sums, weights: F64) -> float:
     return float(lit[4] / max(lit[0] - lit[1], 1))
 
 
-def mixed_share(sums: Sums, weights: F64) -> float:
-    """Share of the returns of the two pixels at a lit edge that lie between both surfaces."""
-    lit = total(sums.edges, weights)[:, 1, NEAR_PX - 1 : NEAR_PX + 1].sum((0, 1))
-    return float(lit[4] / max(lit[0] - lit[1], 1))
-
-
 def block_size(sums: Sums) -> tuple[int, float]:
     """Side of the blocks whose pixels fail together, and how much more they do so than across blocks (0 … 1)."""
     best, contrast = 1, 0.0

@@ -4,7 +4,7 @@ Direct estimators (`noise_models`) of the capture's statistics give a first set.
 geometry is sent through the sensor model with that set, the same estimators are applied, and the parameters are
 moved by the difference until both agree (indirect inference, Gourieroux, Monfort & Renault 1993):
 
-    p ← p + T(real) − T(simulated with p)
+    p ← p + 0.7 (T(real) − T(simulated with p))
 
 which takes out what the estimators themselves distort: averaging, rounding, angles fitted to noisy depth. Spreads
 are those of T(real) − T(simulated) over a bootstrap of image parts. What the capture does not show stays at the
@@ -16,7 +16,7 @@ cameras, a person before a wall): σ within 10 %, its growth 20 %, stereo's `sla
 of flight 0.1), `hole` 0.005, grazing angles 5°; sides, block and window exactly. Noise below 0.15 of a step of depth,
 and whatever else is not seen, is said not to be identified.
 
-Cost: 4 s for two cameras of 320 × 240, 40 frames, the kernels compiled; more frames are not read.
+Cost: 4 s for two cameras of 320 × 240, 40 frames, the kernels compiled; of longer captures 48 frames a camera are read.
 """
 
 from __future__ import annotations
@@ -36,15 +36,23 @@ from .noise_measure import Measured, measure, simulate, without_jitter
 from .noise_models import LIMITS, Estimate, choose_model, direct, first_estimates, moved
 from .noise_scene import View, sample_views
 from .noise_statistics import Sums, gather
-from .sensor import ActiveStereo, Sensor, SensorName
+from .sensor import Sensor, SensorName
 
 F64 = NDArray[np.float64]
 
 ModelName = Literal["auto", "structured-light", "stereo", "tof"]
 Progress = Callable[..., None]
 
-ROUNDS: Final = 3
-"""Of simulating and moving the parameters."""
+TOLERANCES: Final = (
+    "On captures of a virtual rig with known sensors the estimates were within: σ 10 %, its growth 20 %, baseline "
+    "15 %, baseline / step 2 %, edge jitter 0.15 px, footprint 0.4 px, holes at edges 0.05 (time of flight 0.1), "
+    "grazing angles 5°. The spread is that of a bootstrap over parts of the images; it knows nothing of what the "
+    "model lacks. Without truth neither bias nor the growth of edges can be seen."
+)
+ROUNDS: Final = 5
+"""Of simulating and moving the parameters ..."""
+RATE: Final = 0.7
+"""... by so much of the difference: estimates of holes at edges move up to 1.8 times as fast as the parameter."""
 RESAMPLES: Final = 40
 
 
@@ -178,20 +186,20 @@ def _refine(
     ones = np.ones(m.groups)
     sensor = start
     target = direct(m.sums, ones, sensor)
-    frames, thin = not m.has_still, start.window_px // 2 if isinstance(start, ActiveStereo) else 0
+    frames = not m.has_still
     for i in range(ROUNDS):
-        simulated = simulate(m.views, m.stills, sensor, seed + i, thin_px=thin, frames=frames)
+        simulated = simulate(m.views, m.stills, sensor, seed + i, frames=frames)
         now = direct(gather(simulated, m.stills, m.edges, m.levels), ones, sensor)
         values = {}
         for name in free:
             if name in now:
                 low, high = LIMITS[name]
-                values[name] = float(np.clip(getattr(sensor, name) + target[name] - now[name], low, high))
+                values[name] = float(np.clip(getattr(sensor, name) + RATE * (target[name] - now[name]), low, high))
         if "grazing_to_deg" in values:
             values["grazing_to_deg"] = max(values["grazing_to_deg"], values["grazing_from_deg"] + 1)
         sensor = moved(sensor, values)
         tell(i + 1)
-    simulated = simulate(m.views, m.stills, sensor, seed + ROUNDS, thin_px=thin, frames=frames)
+    simulated = simulate(m.views, m.stills, sensor, seed + ROUNDS, frames=frames)
     return sensor, simulated, gather(simulated, m.stills, m.edges, m.levels)
 
 

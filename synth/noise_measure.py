@@ -18,7 +18,7 @@ from . import sensor as sensors
 from .noise_levels import Levels, find_levels
 from .noise_scene import Still, View, find_still, smoothed, thinned
 from .noise_statistics import TILES, Edges, Sums, count_pixels, find_edges, gather, local_frames
-from .sensor import StructuredLight
+from .sensor import ActiveStereo, StructuredLight
 
 F64 = NDArray[np.float64]
 
@@ -105,6 +105,22 @@ def _measured(views: list[View], stills: list[Still], levels: Levels, shadow: Sh
     return Measured(views, stills, edges, levels, gather(views, stills, edges, levels), shadow)
 
 
+def retake(view: View, still: Still, sensor: sensors.Sensor, frame: int, seed: int) -> NDArray[np.uint16]:
+    """(H, W) codes of one frame as the sensor model gives it: what moves before what stands still."""
+    return _take(view, _before(view, still, frame), sensor, seed, frame)
+
+
+def _take(
+    view: View, depth_mm: NDArray[np.float32], sensor: sensors.Sensor, seed: int, frame: int
+) -> NDArray[np.uint16]:
+    if isinstance(sensor, ActiveStereo):  # the geometry shows the foreground as it had grown already
+        depth_mm = thinned(depth_mm, sensor.window_px // 2)
+    return sensors.apply(
+        sensor, depth_mm, view.camera.k, depth_unit_mm=view.camera.depth_unit_mm, seed=seed, frame=frame,
+        view=view.number,
+    )  # fmt: skip
+
+
 def find_shadow(views: Sequence[View], stills: Sequence[Still]) -> Shadow:
     """Which shadow explains the holes beside and behind things: its side and baseline.
 
@@ -133,13 +149,10 @@ def find_shadow(views: Sequence[View], stills: Sequence[Still]) -> Shadow:
 
 
 def _before(view: View, still: Still, frame: int) -> NDArray[np.float32]:
-    """Depth of one frame with what moves before what stands still."""
-    import cv2
-
-    z = view.codes[frame] * np.float32(view.camera.depth_unit_mm)
-    calm = cv2.medianBlur(np.ascontiguousarray(z, np.float32), 3)
-    moves = still.moving[frame] & (calm > 0)
-    return np.where(moves, calm, still.filled_mm).astype(np.float32)
+    """Depth of one frame: as it is, smoothed, around what moves; elsewhere what stands still."""
+    calm = smoothed(view, frame)
+    seen = ~still.steady[frame] & (calm > 0)
+    return np.where(seen, calm, still.filled_mm).astype(np.float32)
 
 
 def _agreement(scenes: Sequence[tuple[View, NDArray[np.float32], Any]], baseline_mm: float, side: int) -> float:
@@ -168,7 +181,6 @@ def simulate(
     sensor: sensors.Sensor,
     seed: int,
     *,
-    thin_px: int = 0,
     frames: bool = False,
 ) -> list[View]:
     """As many frames of the still geometry as the sensor model gives them.
@@ -178,7 +190,6 @@ def simulate(
         stills: their geometry.
         sensor: the model.
         seed: of its noise.
-        thin_px: by how much the sensor grows the foreground, as the geometry shows it.
         frames: simulate the capture's own frames, smoothed, instead: for captures in which nothing stands still.
             Only those that local deviation looks at are made, the others are empty.
     """
@@ -187,11 +198,6 @@ def simulate(
         codes = np.zeros_like(view.codes)
         for i in local_frames(view) if frames else range(len(codes)):
             depth = smoothed(view, i) if frames else still.filled_mm
-            if thin_px:
-                depth = thinned(depth, thin_px)
-            codes[i] = sensors.apply(
-                sensor, depth, view.camera.k, depth_unit_mm=view.camera.depth_unit_mm, seed=seed, frame=i,
-                view=view.number,
-            )  # fmt: skip
+            codes[i] = _take(view, depth, sensor, seed, i)
         out.append(replace(view, codes=codes))
     return out

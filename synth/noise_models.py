@@ -34,8 +34,8 @@ MIN_SHARED: Final = 0.2
 """Correlation of neighbours that says a matching window made them."""
 STEREO_ANGLES: Final = 4
 """Index of the last of ANGLE_BINS, 52° to 58°, whose noise says something of stereo's."""
-MIXED_PER_PX: Final = 0.2
-"""Share of mixed pixels beside edges that a pixel of footprint adds, about: only the rate of the refinement."""
+FLYING_PER_PX: Final = 0.03
+"""Share of flying pixels at edges that a pixel of footprint adds, about: only the rate of the refinement."""
 MAX_ANGLE_SD: Final = 3.0
 MIN_STEPS: Final = 0.15
 """Noise, in steps of depth, below which its size is not to be had."""
@@ -144,7 +144,7 @@ def direct(sums: Sums, weights: F64, sensor: Sensor) -> dict[str, float]:
             case ActiveStereo():
                 out["wobble_px"] = jitter
             case TimeOfFlight():
-                out["footprint_px"] = est.mixed_share(sums, weights) / MIXED_PER_PX
+                out["footprint_px"] = est.flying_share(sums, weights) / FLYING_PER_PX
             case _:
                 out["lateral_px"] = jitter
         # A window's worth of pixels fails with an edge, or one on either side of it.
@@ -197,8 +197,6 @@ def first_estimates(
         case "tof":
             _deviation(f, {"axial_mm": 0.5, "axial_growth_mm": 0.5})
             _at_edges(f, "footprint_px")
-            if f.found["footprint_px"].identified:
-                f.take("footprint_px", f.default["footprint_px"], "from the share of returns between both surfaces")
             for name in ("modulation_mhz", "wraps"):
                 f.keep(name, "not seen in depth")
             f.keep("cover_min", "nothing lies before nothing")
@@ -278,8 +276,9 @@ def _disparity(f: Findings, side: str) -> None:
 def _at_edges(f: Findings, name: str) -> None:
     count = float(f.measured.sums.flips[:, 0].sum())
     for each in (name, "edge_hole"):
+        # The direct estimate of holes counts rims that fail by their angle: refined from the published value.
         if count >= MIN_EDGES:
-            f.take(each, f.direct[each])
+            f.take(each, f.default[each] if each in ("edge_hole", "footprint_px") else f.direct[each])
         else:
             f.keep(each, f"needs {MIN_EDGES} still pieces of edges, found {count:.0f}")
 

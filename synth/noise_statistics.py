@@ -127,9 +127,10 @@ def find_edges(view: View, still: Still, counts: F64, first_group: int) -> Edges
         good = small.all(1) & (run > 0).all(1) & (seen[place] >= 0.9 * len(view.codes)).all(1)
         place = place[good]
         # Off the edge one surface only: else something creeps there, an arm say.
-        enough = np.maximum(returns[place], 1)
+        enough, dark = np.maximum(returns[place], 1), returns[place] < 5
         pure = (near[place] >= 0.9 * enough)[:, : NEAR_PX - 3].all(1)
-        place = place[pure & (far[place] >= 0.9 * enough)[:, NEAR_PX + 3]]
+        pure &= ((far[place] >= 0.9 * enough) | dark)[:, NEAR_PX + 3]
+        place = place[pure]
         pixels.append(place)
         sides.append(np.full(len(place), side))
         groups.append(group[place[:, NEAR_PX]])

@@ -19,6 +19,7 @@ from handloom.stores.recording import Recording, open_recording
 from handloom.synth.noise_estimates import before_rounding, shared_noise
 from handloom.synth.noise_fit import NoiseFit, fit_noise, summary
 from handloom.synth.noise_levels import find_levels
+from handloom.synth.noise_report import write_report
 from handloom.synth.noise_scene import View
 from handloom.synth.rigs import ring_rig
 from handloom.synth.sensor import ActiveStereo, Sensor, StructuredLight, TimeOfFlight, read_sensor
@@ -177,6 +178,8 @@ def test_a_hand_before_nothing_still_gives_noise_and_steps(tmp_path: Path) -> No
     assert identified["axial_mm"].value == pytest.approx(1.2, rel=0.15)
     assert not identified.keys() & {"baseline_mm", "edge_hole", "lateral_px", "grazing_from_deg", "block_px"}
     assert any("Nothing stands still" in note for note in fit.notes)
+    write_report(fit, tmp_path / "noise.html", name="r.zarr", seed=0)
+    assert "Nothing stands still" in (tmp_path / "noise.html").read_text()
 
 
 @pytest.mark.slow
