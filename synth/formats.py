@@ -21,7 +21,8 @@ from ..stores.errors import HandloomError
 from .anatomy import builtin_hand
 from .config import BUILTIN, SynthConfig
 from .foreign import adopt
-from .gltf import parse_gltf, skin_of_gltf
+from .gltf import skin_of_gltf
+from .gltf_data import parse_gltf
 from .gltf_write import own_hand, write_glb
 from .hand import FOREARM, RiggedHand, mirror
 from .handfile import arrays_of, digest, hand_of_npz, read_archive, write_npz

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..stores.durable import write_bytes
 from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
-from .gltf import BIN_CHUNK, JSON_CHUNK, Gltf, accessor
+from .gltf_data import BIN_CHUNK, JSON_CHUNK, Gltf, accessor
 from .hand import BONE_PARENTS, FOREARM, N_BONES, WRIST, RiggedHand, without_helpers
 from .handfile import FORMAT, MAX_VERTICES, MOVERS, VERSION, Arrays, arrays_of, digest, hand_of_arrays
 from .rotation import quaternion
