@@ -51,6 +51,8 @@ CONNECT_S: Final = 8.0
 AHEAD: Final = 4
 """Units that wait at each Dask thread, so that none idles and a cancelled run leaves little behind."""
 
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Read by numpy and numba when they are imported."""
 _AGAIN: Final = "then run again with --resume: what is committed stays as it is"
 _ONE_AT_A_TIME: Final = threading.Lock()
 
@@ -123,9 +125,8 @@ def _end_with_parent() -> None:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Let the processes that start meanwhile run one thread each: threads inside one cost more than they give."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
