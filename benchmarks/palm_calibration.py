@@ -27,7 +27,7 @@ from handloom.stores.palm import Calibrations, candidate
 from handloom.stores.palm_calibration import Example, calibrate
 from handloom.synth.anatomy import builtin_hand
 from handloom.synth.hand import WRIST, pose_hand
-from handloom.synth.pose import root_at, sample_pose, sample_shape, sample_view
+from handloom.synth.pose import root_at, sample_pose, sample_view
 from handloom.synth.props import Mesh, joined, tube
 from handloom.synth.raster import rasterise
 from handloom.synth.rigs import ring_rig
@@ -35,6 +35,7 @@ from handloom.synth.room import axes_of, resting_hand, room, shoulder, sleeve
 from handloom.synth.rotation import rotation_matrix
 from handloom.synth.scene import in_camera
 from handloom.synth.sensor import StructuredLight, apply
+from handloom.synth.subject_sizes import sample_shape
 
 SEED = 20261121
 TRAIN, TEST = 2000, 300

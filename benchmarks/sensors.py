@@ -25,9 +25,10 @@ from handloom.synth import sensor as sensors
 from handloom.synth.anatomy import builtin_hand
 from handloom.synth.forearm import with_forearm
 from handloom.synth.hand import pose_hand
-from handloom.synth.pose import random_rotation, root_at, sample_poses, sample_shape
+from handloom.synth.pose import random_rotation, root_at, sample_poses
 from handloom.synth.raster import rasterise
 from handloom.synth.scene import pixel_box
+from handloom.synth.subject_sizes import sample_shape
 
 SENSORS = {
     "structured light": sensors.StructuredLight(),

@@ -31,7 +31,7 @@ from ..stores.camera import Rig, refuse_distortion
 from ..stores.errors import missing_extra
 from ..synth.anatomy import builtin_hand
 from ..synth.hand import POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, WRIST, RiggedHand, mirror, pose_hand
-from ..synth.pose import MotionStyle, sample_shape, sample_trajectory
+from ..synth.pose import MotionStyle, sample_trajectory
 from ..synth.props import Mesh, joined
 from ..synth.render import open_renderer
 from ..synth.rigs import ring_rig
@@ -39,6 +39,7 @@ from ..synth.room import axes_of, resting_hand, room, shoulder, sleeve
 from ..synth.rotation import rotation_vector
 from ..synth.scene import in_camera, render_frame
 from ..synth.sensor import Sensor, StructuredLight, describe, parse_sensor
+from ..synth.subject_sizes import sample_shape
 from .sdk import load_sdk
 from .software import SoftwareCamera
 from .source import Image, Moment

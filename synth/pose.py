@@ -1,4 +1,4 @@
-"""What hands do: proportions of subjects, poses, viewpoints and motion to sample from.
+"""What hands do: poses, viewpoints and motion to sample from.
 
 A pose is drawn from a mixture of gestures (`synth/gestures.py`), of the ways between them and of a wide
 distribution over all limits in which neighbouring fingers move together (correlation 0.6) but nothing else
@@ -34,7 +34,6 @@ from .hand import (
     PALM,
     POSE_SIZE,
     ROOT_SIZE,
-    SHAPE_NAMES,
     SHAPE_SIZE,
     WRIST,
     RiggedHand,
@@ -61,27 +60,6 @@ _CUP: Final = np.array([_DOF["ring_cmc_flexion"], _DOF["little_cmc_flexion"]])
 _WRIST: Final = np.array([_DOF["wrist_flexion"], _DOF["wrist_abduction"]])
 # Square root of the correlation 0.6^|i − j| between the four fingers.
 _TOGETHER: Final = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4))))
-
-
-def sample_shape(rng: np.random.Generator) -> F64:
-    """(SHAPE_SIZE,) proportions of a subject: log scale factors about the mean hand.
-
-    Sizes follow adult hand lengths, M 183 ± 10 and F 166 ± 8 mm, both sexes alike often; women's hands are
-    also a little slimmer (breadth 75 to 84 mm).
-    """
-    male = rng.random() < 0.5
-    half = 0.5 * np.log(183 / 166)
-    spread = {"size": 0.05, "palm_length": 0.03, "palm_width": 0.04, "palm_thickness": 0.06}
-    spread |= {"finger_thickness": 0.06, "forearm_thickness": 0.08}
-    shape = rng.normal(size=SHAPE_SIZE) * [spread.get(name, 0.025) for name in SHAPE_NAMES]
-    shape = np.clip(shape, -0.2, 0.2)
-    sex = 1.0 if male else -1.0
-    shape[SHAPE_NAMES.index("size")] += sex * half
-    for name, share in (("palm_width", 0.01), ("finger_thickness", 0.03), ("forearm_thickness", 0.04)):
-        shape[SHAPE_NAMES.index(name)] += sex * share
-    # All fingers of a hand are long or short together, more than each alone.
-    shape[[SHAPE_NAMES.index(f"{finger}_length") for finger in FINGERS]] += rng.normal() * 0.03
-    return shape
 
 
 def sample_pose(

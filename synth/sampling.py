@@ -24,11 +24,11 @@ from .pose import (
     random_rotation,
     root_at,
     sample_poses,
-    sample_shape,
     sample_trajectory,
 )
 from .pose_set import pose_set_of
 from .rotation import rotation_matrix, rotation_vector
+from .subject_sizes import sample_shape
 
 F64 = NDArray[np.float64]
 # What a random stream is for; part of its seed.

@@ -26,10 +26,11 @@ from ..stores.camera import Rig
 from ..stores.joints import OPENXR26
 from .forearm import Arm, arm_of, sleeve
 from .hand import FOREARM, PALM, WRIST, RiggedHand, mirror, pose_hand
-from .pose import random_rotation, sample_pose, sample_shape
+from .pose import random_rotation, sample_pose
 from .props import Mesh, ball, box, cylinder, joined
 from .room import axes_of
 from .rotation import rotation_matrix, rotation_vector
+from .subject_sizes import sample_shape
 
 F64 = NDArray[np.float64]
 Preset = Literal["none", "desk", "cluttered"]

@@ -24,9 +24,10 @@ from handloom.synth.hand import (
     pose_hand,
 )
 from handloom.synth.points import Model
-from handloom.synth.pose import sample_pose, sample_shape, sample_view
+from handloom.synth.pose import sample_pose, sample_view
 from handloom.synth.rotation import rotation_matrix, rotation_vector
 from handloom.synth.subject import fit_subject, with_joints_moved
+from handloom.synth.subject_sizes import sample_shape
 
 NYU = Path(__file__).parents[3] / "shared/data/nyu/test_36_joints_uvd.npz"
 

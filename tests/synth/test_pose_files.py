@@ -17,11 +17,12 @@ from handloom.stores.recording import Recording
 from handloom.synth.anatomy import builtin_hand
 from handloom.synth.generate import SynthConfig, synthesise
 from handloom.synth.hand import POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, RiggedHand, kinematics, landmarks, mirror
-from handloom.synth.pose import sample_poses, sample_shape, sample_view
+from handloom.synth.pose import sample_poses, sample_view
 from handloom.synth.pose_files import ICVL_K, NYU_K, read_poses
 from handloom.synth.pose_set import fit_file, mano_points
 from handloom.synth.replay import replay
 from handloom.synth.rotation import rotation_matrix, rotation_vector
+from handloom.synth.subject_sizes import sample_shape
 
 COUNT = 40
 
