@@ -154,7 +154,7 @@ GESTURES: Final[Mapping[str, Gesture]] = {
         (20, 24),
         (42, 40),
         (63, 71),
-        (32, 4, -3, 56, 42),
+        (32, 4, -7, 53, 39),
         (4, 0, 0, 0),
         4,
         contacts=_pinch("little", pads=False),

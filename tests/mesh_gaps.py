@@ -9,7 +9,8 @@ from handloom.stores.joints import FINGERS, OPENXR26
 from handloom.synth.contact import touch
 from handloom.synth.gestures import GESTURES
 from handloom.synth.hand import PALM, ROOT_SIZE, WRIST, RiggedHand, pose_hand, without_helpers
-from handloom.synth.pose import draw, sample_shape
+from handloom.synth.pose import draw
+from handloom.synth.subject_sizes import sample_shape
 
 PALM_BONES = [PALM, WRIST, *(OPENXR26.index(f"{f}_metacarpal") for f in FINGERS)]
 

@@ -17,7 +17,6 @@ from handloom.synth.hand import (
     self_collision_mm,
 )
 from handloom.synth.pose import MotionStyle, draw, in_contact, sample_poses, sample_trajectory
-from handloom.synth.subject_sizes import sample_shape
 
 COUNT = 60
 
