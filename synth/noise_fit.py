@@ -13,7 +13,7 @@ published default and is said to.
 Tolerances on captures of the virtual rig with known parameters (tests/synth/test_noise_fit.py: 40 frames of two
 cameras, a person before a wall): σ within 10 %, its growth 20 %, stereo's `slant` 0.2 and `shared` 0.1; baseline
 15 %, baseline / step 2 %, edge jitter 0.15 px, a time-of-flight pixel's footprint 0.6 px; holes at edges 0.08 (time
-of flight 0.1), `hole` 0.005, grazing angles 5°; sides, block and window exactly. Noise below 0.15 of a step of depth,
+of flight 0.1), `hole` 0.01, grazing angles 5°; sides, block and window exactly. Noise below 0.15 of a step of depth,
 and whatever else is not seen, is said not to be identified.
 
 Cost: 4 s for two cameras of 320 × 240, 40 frames, the kernels compiled; of longer captures 48 frames a camera are read.

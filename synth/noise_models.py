@@ -309,14 +309,19 @@ def _window(f: Findings) -> None:
 
 def _grazing(f: Findings) -> None:
     known = "grazing_from_deg" in f.direct and f.measured.has_still
-    if known and f.spread["grazing_from_deg"] <= MAX_ANGLE_SD:
+    # A rise that ends beyond 90° was not followed far enough to say where.
+    if known and f.spread["grazing_from_deg"] <= MAX_ANGLE_SD and f.direct["grazing_to_deg"] < 90:
         f.take("grazing_from_deg", f.direct["grazing_from_deg"])
-        f.take("grazing_to_deg", min(f.direct["grazing_to_deg"], 89.9))
+        f.take("grazing_to_deg", f.direct["grazing_to_deg"])
         return
     rate, _ = est.hole_rates(f.measured.sums, np.ones(f.measured.groups))
     seen = np.flatnonzero(np.isfinite(rate))
     steepest = float(GRAZING_BINS[seen[-1] + 1]) if len(seen) else 0.0
-    why = "holes do not follow angle" if steepest > f.default["grazing_from_deg"] + 6 else f"seen up to {steepest:.0f}°"
+    why = (
+        "holes do not follow angle, or not far enough"
+        if steepest > f.default["grazing_from_deg"] + 6
+        else f"seen up to {steepest:.0f}°"
+    )
     for name in ("grazing_from_deg", "grazing_to_deg"):
         f.keep(name, why)
 

@@ -40,7 +40,7 @@ ABSOLUTE = {
     "slant": 0.2,
     "shared": 0.1,
     "edge_hole": 0.08,
-    "hole": 0.005,
+    "hole": 0.01,
     "grazing_from_deg": 5.0,
     "grazing_to_deg": 5.0,
 }
