@@ -1,0 +1,30 @@
+"""The commands of the tutorials run as they stand there, in order, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from handloom.cli import main
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [line.removeprefix("$ handloom ") for block in blocks for line in block.splitlines() if line[:2] == "$ "]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_the_commands_of_a_tutorial_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = commands(page)
+    assert len(lines) > 3
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        done = CliRunner().invoke(main, shlex.split(line))
+        assert done.exit_code == 0, f"handloom {line}\n{done.output}"
