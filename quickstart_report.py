@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from . import __version__
 from .learn.evaluate import crops_of
 from .learn.figures import (
-    Picture,
     crop_sheet,
     read_curves,
     training_chart,
@@ -23,6 +22,7 @@ from .learn.pages import evaluation_sections
 from .learn.report import Facts, Gallery, Report, Section, Text
 from .learn.views import predict_views
 from .quickstart import RUNS, Tour
+from .stores.page import Picture
 from .stores.reading import load_resident
 from .stores.recording import SPLITS, open_recording
 

@@ -6,59 +6,26 @@ dark page, on a transparent ground; in crops what is not hand is transparent, so
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout
+from ..stores.page import Picture, Theme, both, chart, legend
 from .metrics import AUC_LIMIT_MM, Interval, success_curve
 from .overlay import FINGER_COLORS, finger_of
 
-DPI: Final = 160
-CHART_IN: Final = 5.3
-"""Width of a chart: two stand side by side on the page."""
 BACKGROUND: Final = 0.95
 """From here on a crop's value is no hand: +1 in crops, a little less where a network's tanh says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Theme:
-    """Colours of one page."""
-
-    ink: str
-    muted: str
-    grid: str
-    series: tuple[str, ...]
-
-
-LIGHT: Final = Theme(
-    "#1f2328", "#57606a", "#d8dee4", ("#2f6fdb", "#d9652b", "#1f8a5f", "#8a4fd0", "#b8860b", "#c2376b")
-)
-DARK: Final = Theme("#e6edf3", "#9aa5b1", "#333b45", ("#6ea8fe", "#f08c5a", "#4cc38a", "#b794f6", "#e3b341", "#f178a5"))
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG for the light page and, where it differs, one for the dark page."""
-
-    light: bytes
-    dark: bytes | None
-    alt: str
-    """What a reader who cannot see it should know."""
-    width_px: int
-    """Width at which it is meant to be seen."""
-    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +39,6 @@ class Sample:
     error_mm: Mapping[str, float]
     """For each of these names its mean error, where it has one."""
     title: str = ""
-
-
-Draw = Callable[[Theme], Figure]
-
-
-def render(figure: Figure) -> bytes:
-    """The figure as PNG bytes on a transparent ground."""
-    target = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(target, format="png", dpi=DPI, facecolor="none")
-    return target.getvalue()
-
-
-def both(draw: Draw, *, alt: str, caption: str = "") -> Picture:
-    """A figure drawn for the light and for the dark page."""
-    light, dark = draw(LIGHT), draw(DARK)
-    return Picture(render(light), render(dark), alt, round(light.get_figwidth() * 96), caption)
 
 
 def crop_sheet(rows: Mapping[str, NDArray[np.float32]], *, columns: int = 8, caption: str = "") -> Picture:
@@ -152,14 +103,14 @@ def success_chart(worst_mm: Mapping[str, NDArray[np.float64]], *, caption: str =
     """Share of frames whose worst joint is within t, for each model's worst errors (N,) mm."""
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = _chart(theme, CHART_IN, 3.9)
+        figure, axes = chart(theme, 3.9)
         t = np.linspace(0, AUC_LIMIT_MM, 321)
         for i, (name, worst) in enumerate(worst_mm.items()):
             axes.plot(t, 100 * success_curve(worst, t), color=_color(theme, i), linewidth=2, label=name)
         axes.set(xlim=(0, AUC_LIMIT_MM), ylim=(0, 100))
         axes.set_xlabel("worst joint within … mm")
         axes.set_ylabel("frames (%)")
-        _legend(axes, theme)
+        legend(axes, theme)
         return figure
 
     return both(draw, alt="Share of frames whose worst joint is within a threshold", caption=caption)
@@ -169,7 +120,7 @@ def joint_chart(per_joint_mm: Mapping[str, Sequence[float]], names: Sequence[str
     """Mean error of each joint: a line a joint, from top to bottom, a dot a model."""
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = _chart(theme, CHART_IN, 0.9 + 0.19 * len(names))
+        figure, axes = chart(theme, 0.9 + 0.19 * len(names))
         place = np.arange(len(names))
         if per_joint_mm:
             ends = np.array(list(per_joint_mm.values()), np.float64)
@@ -182,7 +133,7 @@ def joint_chart(per_joint_mm: Mapping[str, Sequence[float]], names: Sequence[str
         axes.tick_params(axis="y", labelsize=8)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("mean error (mm)")
-        _legend(axes, theme)
+        legend(axes, theme)
         return figure
 
     return both(draw, alt="Mean error of each joint", caption=caption)
@@ -192,7 +143,7 @@ def mean_chart(rows: Mapping[str, tuple[float, Interval]], *, caption: str = "")
     """Mean error of each model with its interval, as labelled bars."""
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = _chart(theme, CHART_IN, 0.9 + 0.42 * len(rows))
+        figure, axes = chart(theme, 0.9 + 0.42 * len(rows))
         top = max((max(mean, i.high) for mean, i in rows.values() if np.isfinite(i.high)), default=1.0)
         for place, (mean, interval) in enumerate(rows.values()):
             axes.barh(place, mean, 0.62, color=_color(theme, 0), alpha=0.85)
@@ -220,7 +171,7 @@ def training_chart(
     """Values over training steps: for each label (steps, values)."""
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = _chart(theme, CHART_IN, 3.4)
+        figure, axes = chart(theme, 3.4)
         for i, (name, (steps, values)) in enumerate(curves.items()):
             marker = "o" if len(steps) == 1 else ""
             axes.plot(steps, values, color=_color(theme, i), linewidth=1.6, marker=marker, label=name)
@@ -228,7 +179,7 @@ def training_chart(
             axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.set_ylabel(ylabel)
-        _legend(axes, theme)
+        legend(axes, theme)
         return figure
 
     return both(draw, alt=f"{ylabel} over training steps", caption=caption)
@@ -262,39 +213,6 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 def _color(theme: Theme, i: int) -> str:
     return theme.series[i % len(theme.series)]
-
-
-def _chart(theme: Theme, width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_facecolor("none")
-    axes.grid(visible=True, color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.grid)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
-    axes.xaxis.label.set_color(theme.muted)
-    axes.yaxis.label.set_color(theme.muted)
-    return figure, axes
-
-
-def _legend(axes: Any, theme: Theme) -> None:
-    """Above the chart, where it covers nothing."""
-    labels = axes.get_legend_handles_labels()[1]
-    if labels:
-        columns = max(1, 62 // (max(map(len, labels)) + 5))
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=min(columns, len(labels)),
-            frameon=False,
-            labelcolor=theme.ink,
-            fontsize=9,
-            handlelength=1.4,
-            columnspacing=1.4,
-            borderpad=0.2,
-        )
 
 
 def _grid(

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import project
+from ..stores.page import Picture
 from ..stores.recording import Recording
 from .evaluate import Evaluation, crops_of
-from .figures import Picture, Sample, joint_chart, skeleton_sheet, success_chart
+from .figures import Sample, joint_chart, skeleton_sheet, success_chart
 from .metrics import frame_means, joint_errors, worst_joint
 from .report import Block, Facts, Gallery, Section, Text, metrics_table
 

@@ -6,18 +6,14 @@ same over ssh, in a CI artefact and as an attachment.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
-import jinja2
-
 from ..stores.errors import HandloomError
-from .figures import Picture
+from ..stores.page import Picture, page_environment
 from .metrics import Interval, Metrics
 
 
@@ -99,18 +95,11 @@ class Report:
 
     def html(self) -> str:
         """The whole page."""
-        environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        environment.filters |= {
-            "uri": _data_uri,
-            "number": _number,
-            "kind": lambda block: type(block).__name__,
-        }
+        environment = page_environment(__package__ or "")
+        environment.filters |= {"number": _number, "kind": lambda block: type(block).__name__}
         environment.globals |= {"widest": _widest, "percent": _percent}
-        source = resources.files(__package__).joinpath("templates/report.html.j2").read_text(encoding="utf-8")
         made_at = (self.made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
-        return environment.from_string(source).render(report=self, made_at=made_at)
+        return environment.get_template("report.html.j2").render(report=self, made_at=made_at)
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the page.
@@ -159,10 +148,6 @@ def metrics_table(results: Mapping[str, Metrics], *, caption: str = "", details:
             ]
         )
     return Table(columns, rows, caption, best)
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _number(value: Cell, digits: int = 2) -> str:

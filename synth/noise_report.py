@@ -6,19 +6,17 @@ geometry; the synthetic side is as many frames of it, through the fitted sensor.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
+from ..stores.page import Picture, Theme, blank_figure, both, chart, legend, page_environment
 from . import noise_estimates as est
 from .noise_fit import TOLERANCES, NoiseFit, shown
 from .noise_measure import BASELINES_MM, retake
@@ -33,8 +31,10 @@ from .noise_statistics import (
     SIZE_BINS,
     Sums,
 )
-from .preview import DARK, LIGHT, Picture, Theme
 from .sensor import describe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 F64 = NDArray[np.float64]
 
@@ -92,19 +92,14 @@ def write_report(fit: NoiseFit, out: Path, *, name: str, seed: int, overwrite: b
 
 
 def _page(fit: NoiseFit, name: str, seed: int) -> str:
-    import jinja2
     import yaml
 
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    environment = page_environment(__package__ or "")
     environment.filters["rough"] = lambda value: "–" if value is None else f"{value:.2g}"
     environment.filters["number"] = lambda value: "–" if value is None else shown(value)
-    source = resources.files(__package__).joinpath("templates/noise.html.j2").read_text(encoding="utf-8")
     views = fit.measured.views
     cameras = ", ".join(view.camera.name for view in views)
-    return environment.from_string(source).render(
+    return environment.get_template("noise.html.j2").render(
         title=f"Depth noise of {name}",
         lead=f"{fit.model}, from {len(views[0].rows)} frames of {cameras}",
         why=f"The model is {fit.model}: {fit.why}.",
@@ -327,10 +322,10 @@ def _pair_sheet(pairs: Sequence[tuple[str, Any, Any]], cell_in: float, turn_mm: 
     """A column a pair: real above, synthetic below, both coloured alike."""
     caption += f" Colour repeats every {turn_mm:.0f} mm."
 
-    def draw(theme: Theme) -> bytes:
+    def draw(theme: Theme) -> Figure:
         count = len(pairs)
         ratio = pairs[0][1].shape[0] / pairs[0][1].shape[1]
-        figure = _figure(cell_in * count + 0.9, 2 * cell_in * ratio + 0.4)
+        figure = blank_figure(cell_in * count + 0.9, 2 * cell_in * ratio + 0.4)
         cells = figure.subplots(2, count, squeeze=False)
         for column, (name, *images) in enumerate(pairs):
             for row, depth_mm in enumerate(images):
@@ -344,10 +339,9 @@ def _pair_sheet(pairs: Sequence[tuple[str, Any, Any]], cell_in: float, turn_mm: 
                 if column == 0:
                     axes.set_ylabel("real" if row == 0 else "synthetic", color=theme.ink)
             cells[0][column].set_title(name, color=theme.muted, fontsize=9)
-        return _png(figure)
+        return figure
 
-    width = round((cell_in * len(pairs) + 0.9) * 96)
-    return Picture(draw(LIGHT), draw(DARK), "Real frames above synthetic ones", width, caption)
+    return both(draw, alt="Real frames above synthetic ones", caption=caption)
 
 
 def _coloured(depth_mm: Any, turn_mm: float) -> NDArray[np.uint8]:
@@ -367,17 +361,17 @@ def _shadow_chart(fit: NoiseFit) -> Picture:
         else "None explains them."
     )
 
-    def draw(theme: Theme) -> bytes:
-        figure = _figure(5.3, 2.9)
-        axes = _axes(figure, theme, "baseline (mm)", "agreement with holes")
+    def draw(theme: Theme) -> Figure:
+        figure, axes = chart(theme, 2.9, x="baseline (mm)", y="agreement with holes")
+        axes.grid(visible=False, axis="x")
         for i, label in enumerate(("light or second camera to the right", "to the left")):
             axes.plot(BASELINES_MM, shadow.curve[i], color=theme.series[i], linewidth=1.8, label=label)
         axes.set_ylim(bottom=min(0.0, float(shadow.curve.min())))
-        _legend(axes, theme)
-        return _png(figure)
+        legend(axes, theme)
+        return figure
 
     text = f"Shadows of a light beside the camera, tried at every baseline, against the holes that are there. {found}"
-    return Picture(draw(LIGHT), draw(DARK), "Agreement of shadows with holes", 509, text)
+    return both(draw, alt="Agreement of shadows with holes", caption=text)
 
 
 def _chart(
@@ -392,9 +386,9 @@ def _chart(
 ) -> Picture:
     """Real values as points or bars, synthetic ones as a line; a colour a curve where there are several."""
 
-    def draw(theme: Theme) -> bytes:
-        figure = _figure(5.3, 2.9)
-        axes = _axes(figure, theme, x, y)
+    def draw(theme: Theme) -> Figure:
+        figure, axes = chart(theme, 2.9, x=x, y=y)
+        axes.grid(visible=False, axis="x")
         for i, curve in enumerate(curves):
             own = theme.series[i if len(curves) > 1 else 0]
             other = own if len(curves) > 1 else theme.series[1]
@@ -413,42 +407,7 @@ def _chart(
         if names is not None:
             axes.set_xticks(range(len(names)), names, fontsize=8)
         axes.set_ylim(*(span or (0.0, None)))
-        _legend(axes, theme)
-        return _png(figure)
+        legend(axes, theme)
+        return figure
 
-    return Picture(draw(LIGHT), draw(DARK), f"{y} over {x}, real and synthetic", 509, caption)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _axes(figure: Any, theme: Theme, x: str, y: str) -> Any:
-    axes = figure.add_subplot()
-    axes.set_facecolor("none")
-    axes.grid(visible=True, axis="y", color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.grid)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
-    axes.set_xlabel(x, color=theme.muted)
-    axes.set_ylabel(y, color=theme.muted)
-    return axes
-
-
-def _legend(axes: Any, theme: Theme) -> None:
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, frameon=False, labelcolor=theme.ink, fontsize=9,
-        handlelength=1.6, columnspacing=1.2, borderpad=0.2,
-    )  # fmt: skip
-
-
-def _png(figure: Any) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    target = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(target, format="png", dpi=160, facecolor="none")
-    return target.getvalue()
+    return both(draw, alt=f"{y} over {x}, real and synthetic", caption=caption)

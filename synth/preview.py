@@ -6,56 +6,30 @@ script, and is drawn for a light and a dark ground.
 
 from __future__ import annotations
 
-import base64
-import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from ..stores.joints import FINGERS, OPENXR26
+from ..stores.page import Picture, Theme, both, chart, legend, page_environment
 from ..stores.recording import Recording
 from .config import SynthConfig
 from .coverage import coverage, draw_coverage
 from .generate import synthesise
 from .sheet import FINGER_RGB, draw_sheet, read_shown
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 KINDS: Final = (".html", ".png")
 AT_MOST: Final = 20000
 """Rows that the distributions are taken over, evenly spread; more would change no picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Theme:
-    """Colours of one page."""
-
-    ink: str
-    muted: str
-    grid: str
-    series: tuple[str, ...]
-
-
-LIGHT: Final = Theme(
-    "#1f2328", "#57606a", "#d8dee4", ("#2f6fdb", "#d9652b", "#1f8a5f", "#8a4fd0", "#b8860b", "#c2376b")
-)
-DARK: Final = Theme("#e6edf3", "#9aa5b1", "#333b45", ("#6ea8fe", "#f08c5a", "#4cc38a", "#b794f6", "#e3b341", "#f178a5"))
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """PNGs for the light and, where it differs, for the dark page."""
-
-    light: bytes
-    dark: bytes | None
-    alt: str
-    width_px: int
-    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +144,6 @@ def _bend(joints: NDArray[np.float64], finger: str) -> NDArray[np.float64]:
 
 
 def _page(recording: Recording, rows: NDArray[np.int64], sheet: NDArray[np.uint8], name: str) -> bytes:
-    import jinja2
-
     shown = "every camera's crop with the skeleton over its depth, near bright; below it the bones' mask, "
     fingers = "thumb red, index orange, middle green, ring blue, little violet, lighter towards the tip"
     sheet_picture = Picture(
@@ -187,19 +159,18 @@ def _page(recording: Recording, rows: NDArray[np.int64], sheet: NDArray[np.uint8
         f"The hand is {cover.summary()}.",
     )
     charts = [_chart(distribution) for distribution in distributions(recording)]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    source = resources.files(__package__).joinpath("templates/preview.html.j2").read_text(encoding="utf-8")
-    text = environment.from_string(source).render(
-        title=name,
-        lead=f"{recording.n_frames} poses of a {recording.hand} hand, each seen by {recording.n_views} cameras",
-        sheet=sheet_picture,
-        viewpoints=viewpoints,
-        charts=charts,
-        facts=facts_of(recording),
-        config={name: _flat(value) for name, value in (recording.provenance.get("config") or {}).items()},
+    text = (
+        page_environment(__package__ or "")
+        .get_template("preview.html.j2")
+        .render(
+            title=name,
+            lead=f"{recording.n_frames} poses of a {recording.hand} hand, each seen by {recording.n_views} cameras",
+            sheet=sheet_picture,
+            viewpoints=viewpoints,
+            charts=charts,
+            facts=facts_of(recording),
+            config={name: _flat(value) for name, value in (recording.provenance.get("config") or {}).items()},
+        )
     )
     return text.encode("utf-8")
 
@@ -225,10 +196,7 @@ def _flat(value: Any) -> str:
 
 
 def _chart(distribution: Distribution) -> Picture:
-    """Histograms as outlines, one a kind, by matplotlib's objects only."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Histograms as outlines, one a kind."""
     known = [values for values in distribution.values.values() if len(values)]
     together = np.concatenate(known) if known else np.zeros(1)
     low, high = float(together.min()), float(together.max())
@@ -236,38 +204,23 @@ def _chart(distribution: Distribution) -> Picture:
     if distribution.counted:
         edges = np.arange(low - 0.5, high + 1)
 
-    def draw(theme: Theme) -> bytes:
-        figure = Figure(figsize=(5.3, 2.9), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_facecolor("none")
+    def draw(theme: Theme) -> Figure:
+        figure, axes = chart(theme, 2.9, x=f"{distribution.title} ({distribution.unit})", y="share (%)")
         for i, (label, values) in enumerate(distribution.values.items()):
             if len(values):
                 heights = 100 * np.histogram(values, edges)[0] / len(values)
                 axes.stairs(heights, edges, color=_colour(theme, i, label), linewidth=1.8, label=label)
         axes.set_ylim(bottom=0)
-        axes.grid(visible=True, axis="y", color=theme.grid, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(theme.grid)
-        axes.tick_params(colors=theme.muted, labelsize=9, length=0)
-        axes.set_xlabel(f"{distribution.title} ({distribution.unit})", color=theme.muted)
-        axes.set_ylabel("share (%)", color=theme.muted)
-        if any(distribution.values):
-            axes.legend(
-                loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, len(distribution.values)), frameon=False,
-                labelcolor=theme.ink, fontsize=9, handlelength=1.4, columnspacing=1.2, borderpad=0.2,
-            )  # fmt: skip
-        target = io.BytesIO()
-        FigureCanvasAgg(figure).print_figure(target, format="png", dpi=160, facecolor="none")
-        return target.getvalue()
+        axes.grid(visible=False, axis="x")
+        legend(axes, theme)
+        return figure
 
     median = ", ".join(
         f"{label + ' ' if label else ''}{np.median(values):.0f} {distribution.unit}"
         for label, values in distribution.values.items()
         if len(values)
     )
-    return Picture(draw(LIGHT), draw(DARK), distribution.title, 509, f"{distribution.title}. Median: {median}.")
+    return both(draw, alt=distribution.title, caption=f"{distribution.title}. Median: {median}.")
 
 
 def _colour(theme: Theme, i: int, label: str) -> str | tuple[float, ...]:

@@ -12,6 +12,7 @@ from handloom.learn.figures import Sample
 from handloom.learn.metrics import Interval
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import layout_named
+from handloom.stores.page import DPI, LIGHT
 
 LAYOUT = layout_named("openxr26")
 
@@ -57,7 +58,7 @@ def test_crops_show_the_hand_and_leave_the_rest_to_the_page():
     image = pixels(picture.light)
     opaque = image[..., 3] == 255
     # two hands of 16/32 of a 1.25 inch cell, one beside the other; the label is text, so less than these
-    cell = (1.25 * figures.DPI / 2) ** 2
+    cell = (1.25 * DPI / 2) ** 2
     assert opaque.sum() == pytest.approx(2 * cell, rel=0.1)
 
 
@@ -87,7 +88,7 @@ def test_unknown_joints_are_left_out():
 def test_every_model_gets_its_own_colour():
     worst = {f"model {i}": np.linspace(5 * i, 60, 50) for i in range(4)}
     image = pixels(figures.success_chart(worst).light)
-    for color in figures.LIGHT.series[:4]:
+    for color in LIGHT.series[:4]:
         rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(image[..., 2::-1].astype(int) - rgb).max(axis=-1) < 6).sum() > 30
     assert len(figures.joint_chart({"a": [1.0] * 26, "b": [2.0] * 26}, LAYOUT.points).light) > 5000

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handloom.learn.figures import Picture
 from handloom.learn.metrics import Interval, Metrics, measure
 from handloom.learn.report import Code, Facts, Gallery, Measured, Report, Section, Table, Text, metrics_table
 from handloom.stores.errors import HandloomError
+from handloom.stores.page import Picture
 
 PNG = bytes.fromhex("89504e470d0a1a0a")
 WHEN = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

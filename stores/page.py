@@ -1,0 +1,133 @@
+"""What every page of the kit shares: one look for a light and a dark ground, charts, pictures that the page holds.
+
+A page is one HTML file that runs no script and asks nothing of the network (its own content policy forbids it), so it
+reads the same over ssh, in a CI artefact and as an attachment. Templates extend `templates/page.html.j2`. Charts are
+drawn twice, by matplotlib's objects alone, on a transparent ground; matplotlib and jinja2 are imported when there is
+something to draw.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+DPI: Final = 160
+CHART_IN: Final = 5.3
+"""Width of a chart: two stand side by side on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one page."""
+
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+LIGHT: Final = Theme(
+    "#1f2328", "#57606a", "#d8dee4", ("#2f6fdb", "#d9652b", "#1f8a5f", "#8a4fd0", "#b8860b", "#c2376b")
+)
+DARK: Final = Theme("#e6edf3", "#9aa5b1", "#333b45", ("#6ea8fe", "#f08c5a", "#4cc38a", "#b794f6", "#e3b341", "#f178a5"))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG for the light page and, where it differs, one for the dark page."""
+
+    light: bytes
+    dark: bytes | None
+    alt: str
+    """What a reader who cannot see it should know."""
+    width_px: int
+    """Width at which it is meant to be seen."""
+    caption: str = ""
+
+
+Draw = Callable[[Theme], "Figure"]
+
+
+def both(draw: Draw, *, alt: str, caption: str = "") -> Picture:
+    """A figure drawn for the light and for the dark page."""
+    light, dark = draw(LIGHT), draw(DARK)
+    return Picture(png(light), png(dark), alt, round(light.get_figwidth() * 96), caption)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes on a transparent ground."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    target = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(target, format="png", dpi=DPI, facecolor="none")
+    return target.getvalue()
+
+
+def blank_figure(width_in: float, height_in: float) -> Figure:
+    """A figure without axes."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def chart(
+    theme: Theme, height_in: float, *, width_in: float = CHART_IN, x: str = "", y: str = ""
+) -> tuple[Figure, Any]:
+    """A figure with one pair of axes, labelled `x` and `y`: a grid, no frame but the ground line."""
+    figure = blank_figure(width_in, height_in)
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    axes.grid(visible=True, color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.grid)
+    axes.tick_params(colors=theme.muted, labelsize=9, length=0)
+    axes.set_xlabel(x, color=theme.muted)
+    axes.set_ylabel(y, color=theme.muted)
+    return figure, axes
+
+
+def legend(axes: Any, theme: Theme) -> None:
+    """Above the chart, where it covers nothing."""
+    labels = axes.get_legend_handles_labels()[1]
+    if labels:
+        columns = max(1, 62 // (max(map(len, labels)) + 5))
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=min(columns, len(labels)),
+            frameon=False,
+            labelcolor=theme.ink,
+            fontsize=9,
+            handlelength=1.4,
+            columnspacing=1.4,
+            borderpad=0.2,
+        )
+
+
+def page_environment(package: str) -> Environment:
+    """What renders the templates of a package's folder `templates`, which extend the kit's `page.html.j2`."""
+    import jinja2
+
+    loaders = [jinja2.PackageLoader(name, "templates") for name in (package, __package__ or "")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["uri"] = _data_uri
+    return environment
+
+
+def _data_uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
