@@ -27,8 +27,19 @@ from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 
 from ..stores import numba_cache as numba_cache  # before numba
-from .sensor_noise import between, floats, lattice_row, pixel_noise, uniform
-from .sensor_surfaces import frame_row, grown, incidence, inverted, jump, mark_unseen, spans
+from .sensor_noise import LANES, between, floats, lattice_columns, lattice_row, normals, store, uniform
+from .sensor_shadows import mark_unseen
+from .sensor_surfaces import (
+    frame_row,
+    grown,
+    incidence,
+    inverted,
+    jump,
+    movements,
+    reserve,
+    spans,
+    widened,
+)
 
 import numba as nb  # isort: skip
 
@@ -123,6 +134,7 @@ def sense(
 def _sense(depth, out, k, left, top, key, matching, noise, failure, window, output):  # type: ignore[no-untyped-def]
     """The kernel; see the module's docstring for the model."""
     height, width = depth.shape
+    reserve(height * width)
     fb, side, step_px = np.float32(matching[0]), np.float32(matching[1]), np.float32(matching[2])
     edge_share, wobble = np.float32(failure[0]), np.float32(noise[3])
     numbers = (
@@ -139,63 +151,89 @@ def _sense(depth, out, k, left, top, key, matching, noise, failure, window, outp
     if highest == 0:
         return
     disparity = grown(disparity, window // 2, edge_share)
-    seen = mark_unseen(disparity, side, highest, WOBBLE_PX, True)
+    whole = spans(disparity)
+    seen = mark_unseen(disparity, whole, side, highest, WOBBLE_PX, True)
+    unseen = seen.reshape(-1)
     for v in range(height):
-        _drop_unmatched(
-            seen[WOBBLE_PX + v], np.float32(left - WOBBLE_PX), side, np.float32(matching[3]), np.float32(matching[4])
-        )
-    reach = spans(disparity, WOBBLE_PX)
-    # Smooth fields: luck, noise, and the wobble in u and v; of the lattice's row above the pixels' and the next.
-    above, below, cell_row = np.empty((4, width), np.float32), np.empty((4, width), np.float32), -9
-    fields = np.empty((4, height, width), np.float32)
-    span = max(window // 2, 1)
-    image = np.zeros((height, width + 2 * span), np.float32)
+        if whole[1, v] >= 0:
+            # The span, and the frame on both sides of it.
+            _drop_unmatched(
+                unseen, (WOBBLE_PX + v) * seen.shape[1] + whole[0, v], whole[1, v] + 1 - whole[0, v] + 2 * WOBBLE_PX,
+                np.float32(left - WOBBLE_PX + whole[0, v]), side, np.float32(matching[3]), np.float32(matching[4]),
+            )  # fmt: skip
+    reach = widened(whole, WOBBLE_PX, width)
+    padded, span = width + LANES, max(window // 2, 1)
+    stride = padded + 2 * span
+    image = np.zeros((height, stride), np.float32)
+    flat, units = image.reshape(-1), out.reshape(-1)
+    # Smooth fields: luck, noise, and the wobble in u and v, at the lattice's rows above the pixels' and the next.
+    fields = np.empty((height // window + 3) * 4 * padded, np.float32)
+    node, column_shares = lattice_columns(left, window, padded)
+    nodes, shares = np.empty(node[padded - 1] + 2, np.float32), lattice_columns(top, window, height)[1]
+    have, cell_0 = -1, top // window
+    luck, drift = np.empty(padded, np.float32), np.empty(padded, np.float32)
+    secant, own, steps = np.empty(padded, np.float32), np.empty(padded, np.float32), np.empty(padded, np.int32)
     for v in range(height):
-        first, n = reach[0, v], reach[1, v] - reach[0, v] + 1
-        if n <= 0:
+        first, n = reach[0, v], reach[2, v]
+        if n == 0:
             continue
-        if (top + v) // window != cell_row:
-            if (top + v) // window == cell_row + 1:
-                above, below = below, above
-            else:
-                lattice_row(key, (top + v) // window, left, window, above)
-            cell_row = (top + v) // window
-            lattice_row(key, cell_row + 1, left, window, below)
-        place = np.float32((top + v) % window + 0.5) / np.float32(window)
-        for i in range(4):
-            between(above[i, first:], below[i, first:], place, fields[i, v, first : first + n])
-        jump(seen, v, first, WOBBLE_PX, fields[2, v, first:], fields[3, v, first:], wobble, edge_share,
-             image[v, span + first : span + first + n])  # fmt: skip
-        frame_row(image[v], span)
-    secant, own, chance = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+        cell = (top + v) // window - cell_0
+        for i in range(max(cell, have + 1), cell + 2):
+            # It is for two rows of cells.
+            low, high = padded, 0
+            for row in range(max((cell_0 + i - 1) * window - top, 0), min((cell_0 + i + 1) * window - top, height)):
+                low, high = (
+                    min(low, reach[0, row]),
+                    max(high, reach[0, row] + reach[2, row] if reach[2, row] > 0 else 0),
+                )
+            lattice_row(key, cell_0 + i, left // window, low, high, node, column_shares.reshape(-1), nodes, fields,
+                        4 * i * padded)  # fmt: skip
+        have = cell + 1
+        rest, place = shares[0, v], shares[1, v]
+        above, below = 4 * cell * padded + first, 4 * (cell + 1) * padded + first
+        between(fields, above + 2 * padded, below + 2 * padded, n, rest, place, luck)
+        between(fields, above + 3 * padded, below + 3 * padded, n, rest, place, drift)
+        movements(luck, drift, n, wobble, WOBBLE_PX, seen.shape[1], steps)
+        jump(seen, v, first, n, WOBBLE_PX, steps, edge_share, flat, v * stride + span + first)
+        frame_row(flat, v * stride + span, width, span)
+    line = np.empty(padded, np.int32)
     for v in range(height):
-        first, n = reach[0, v], reach[1, v] - reach[0, v] + 1
-        if n <= 0:
+        first, n = reach[0, v], reach[2, v]
+        if n == 0:
             continue
-        luck, drift = fields[0, v, first : first + n], fields[1, v, first:]
-        uniform(luck)
-        pixel_noise(key, left + first, top + v, own[:n], chance[:n])
-        incidence(image, v, first, span, edge_share, k32, left, top, secant[:n])
-        _measure(image[v, span + first :], secant, luck, drift, own, numbers, out[v, first : first + n])
+        cell = (top + v) // window - cell_0
+        rest, place = shares[0, v], shares[1, v]
+        above, below = 4 * cell * padded + first, 4 * (cell + 1) * padded + first
+        between(fields, above, below, n, rest, place, luck)
+        between(fields, above + padded, below + padded, n, rest, place, drift)
+        uniform(luck, n)
+        normals(key, left + first, top + v, n, own)
+        incidence(image, v, first, n, span, edge_share, k32, left, top, secant)
+        _measure(flat, v * stride + span + first, n, secant, luck, drift, own, numbers, line)
+        store(line, reach[1, v] + 1 - first, units, v * width + first)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _drop_unmatched(marked, first, side, search, border):  # type: ignore[no-untyped-def]
-    """Take for unseen in a row of `mark_unseen`, whose first column is `first`, what no match can lie for."""
-    for u in range(marked.size):
-        d = abs(marked[u])
+def _drop_unmatched(marked, at, n, first, side, search, border):  # type: ignore[no-untyped-def]
+    """Take for unseen what no match can lie for: `n` pixels from index `at` of `mark_unseen`, column `first`, on."""
+    begin = nb.uintp(at)
+    for u in range(n):
+        i = begin + nb.uintp(u)
+        d = abs(marked[i])
         beyond = (first + np.float32(u) - side * d - border) * side < 0
-        marked[u] = -d if (d > search) | beyond else marked[u]
+        marked[i] = -d if (d > search) | beyond else marked[i]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _measure(disparity, secant, luck, drift, own, numbers, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (n,) with the depth of a row in units: noise, steps, lost matches, bias."""
+def _measure(disparity, at, n, secant, luck, drift, own, numbers, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with `n` depths in units of a row that begins at an index: noise, steps, lost matches, bias."""
     (fb, step_px, levels, subpixel, slant, common, apart, edge_hole, hole, cos_low, cos_range, bias, gain,
      near, far, steps_per_mm) = numbers  # fmt: skip
     one, nothing = np.float32(1), np.float32(0)
-    for u in range(out.size):
-        d, slanted = disparity[u], abs(secant[u])
+    begin = nb.uintp(at)
+    for u in range(n):
+        seen, slanted = disparity[begin + nb.uintp(u)], abs(secant[u])
+        d = seen
         z = fb / d
         fail, grazing = hole * z * z, (cos_low - one / slanted) * cos_range + one
         fail = grazing if grazing > fail else fail
@@ -203,6 +241,6 @@ def _measure(disparity, secant, luck, drift, own, numbers, out):  # type: ignore
         d += subpixel * (one + slant * (slanted - one)) * (common * drift[u] + apart * own[u])
         d = np.rint(d * levels) * step_px if levels > 0 else d
         steps = np.rint((gain * fb / d + bias) * steps_per_mm)
-        good = (disparity[u] > 0) & (d > 0) & (luck[u] >= fail) & (z >= near) & (z <= far)
+        good = (seen > 0) & (d > 0) & (luck[u] >= fail) & (z >= near) & (z <= far)
         good = good & (steps > 0) & (steps <= 65535)
-        out[u] = np.uint16(steps if good else nothing)
+        out[u] = np.int32(steps if good else nothing)

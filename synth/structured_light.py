@@ -22,8 +22,9 @@ from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 
 from ..stores import numba_cache as numba_cache  # before numba
-from .sensor_noise import NORMAL, draw, floats, pixel_noise
-from .sensor_surfaces import frame_row, incidence, inverted, jump, mark_unseen, spans
+from .sensor_noise import LANES, floats, normals, pixel_noise, store
+from .sensor_shadows import mark_unseen
+from .sensor_surfaces import frame_row, incidence, inverted, jump, movements, reserve, spans, widened
 
 import numba as nb  # isort: skip
 
@@ -73,13 +74,8 @@ class StructuredLight:
     """Nothing returns from nearer or farther."""
 
 
-def _grazing_table() -> F32:
-    """(1025,) θ² / (π/2 − θ)² by 1024 cos θ; the last degree is clipped."""
-    theta = np.arccos(np.minimum((np.arange(1025) + 0.5) / 1024, 1))
-    return np.asarray((theta / np.maximum(np.pi / 2 - theta, np.radians(1))) ** 2, np.float32)
-
-
-_GRAZING: Final = _grazing_table()
+_ARC_COSINE: Final = tuple(np.float32(x) for x in (1.5707288, -0.2121144, 0.0742610, -0.0187293))
+"""arccos x = √(1 − x) times this polynomial within 7e-5, 0 to 1 (Abramowitz & Stegun 1964, 4.4.45)."""
 
 
 def reach_px(sensor: StructuredLight) -> int:
@@ -121,6 +117,7 @@ def _sense(  # type: ignore[no-untyped-def]
 ):
     """The kernel; see the module's docstring for the model."""
     height, width = depth.shape
+    reserve(height * width)
     fb, side, step_px, lateral = np.float32(light[0]), np.float32(light[1]), np.float32(light[2]), np.float32(noise[3])
     edge_share = np.float32(failure[0])
     numbers = (
@@ -135,63 +132,87 @@ def _sense(  # type: ignore[no-untyped-def]
     highest = inverted(depth.reshape(-1), fb, disparity.reshape(-1))
     if highest == 0:
         return
-    lit = mark_unseen(disparity, side, highest, JITTER_PX, shadows)
-    reach = spans(disparity, JITTER_PX)
-    image = np.zeros((height, width + 2), np.float32)
-    blocks, block_row = np.empty((3, width), np.float32), -1
-    luck = np.empty((height, width), np.float32)
+    own = spans(disparity)
+    lit = mark_unseen(disparity, own, side, highest, JITTER_PX, shadows)
+    reach = widened(own, JITTER_PX, width)
+    padded = width + LANES
+    stride = padded + 2
+    image = np.zeros((height, stride), np.float32)
+    flat = image.reshape(-1)
+    cell, cells = np.empty(padded, np.int32), padded // block + 2
+    for u in range(padded):
+        cell[u] = (left + u) // block - left // block
+    normal, spare, move_v = np.empty(padded, np.float32), np.empty(padded, np.float32), np.empty(cells, np.float32)
+    move_u, block_luck, block_steps = (
+        np.empty(cells, np.float32),
+        np.empty(cells, np.float32),
+        np.empty(cells, np.int32),
+    )
+    rows = height // block + 2
+    steps, lucks, block_row = np.empty(padded, np.int32), np.empty(rows * padded, np.float32), -1
     for v in range(height):
-        first, n = reach[0, v], reach[1, v] - reach[0, v] + 1
-        if n <= 0:
+        first, n = reach[0, v], reach[2, v]
+        if n == 0:
             continue
-        if (top + v) // block != block_row:
-            block_row = (top + v) // block
-            _draw_blocks(key, block_row, left, block, blocks)
-        jump(lit, v, first, JITTER_PX, blocks[0, first:], blocks[1, first:], lateral, edge_share,
-             image[v, 1 + first : 1 + first + n])  # fmt: skip
-        frame_row(image[v], 1)
-        source, target = blocks[2, first:], luck[v, first:]
-        for u in range(n):
-            target[u] = source[u]
-    secant, own, spare = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+        row = (top + v) // block
+        if row != block_row:
+            # Blocks begin far from the pixels, and those of the second movement far from those of the first.
+            normals(key, left // block + 0x48000000, row, cells, move_v)
+            pixel_noise(key, left // block + 0x40000000, row, cells, move_u, block_luck)
+            movements(move_u, move_v, cells, lateral, JITTER_PX, lit.shape[1], block_steps)
+            block_row = row
+            low, high = first, first + n
+            for other in range(v + 1, min((row + 1) * block - top, height)):
+                low, high = min(low, reach[0, other]), max(high, reach[0, other] + reach[2, other])
+            _spread(cell, low, high, block_steps, block_luck, steps, lucks, (row - top // block) * padded)
+        jump(lit, v, first, n, JITTER_PX, steps[first:], edge_share, flat, v * stride + 1 + first)
+        frame_row(flat, v * stride + 1, width, 1)
+    secant, line, units = np.empty(padded, np.float32), np.empty(padded, np.int32), out.reshape(-1)
     for v in range(height):
-        first, n = reach[0, v], reach[1, v] - reach[0, v] + 1
+        first, n = reach[0, v], reach[2, v]
         if n > 0:
-            pixel_noise(key, left + first, top + v, own[:n], spare[:n])
-            incidence(image, v, first, 1, edge_share, k32, left, top, secant[:n])
-            _measure(image[v, 1 + first :], secant, luck[v, first:], own, numbers, out[v, first : first + n])
+            pixel_noise(key, left + first, top + v, n, normal, spare)
+            incidence(image, v, first, n, 1, edge_share, k32, left, top, secant)
+            luck = ((top + v) // block - top // block) * padded + first
+            _measure(flat, v * stride + 1 + first, n, secant, lucks, luck, normal, numbers, line)
+            store(line, reach[1, v] + 1 - first, units, v * width + first)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _draw_blocks(key, row, left, block, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (3, W) for a row of blocks: jitter in u and in v, normal deviates, and luck, uniform."""
-    place, within, u = left // block, left % block, 0
-    while u < out.shape[1]:
-        bits = draw(key, place + 0x40000000, row)
-        move_u, move_v = NORMAL[bits & np.uint64(4095)], NORMAL[(bits >> np.uint64(12)) & np.uint64(4095)]
-        luck = np.float32((bits >> np.uint64(40)) & np.uint64(0xFFFFFF)) * np.float32(2**-24)
-        for i in range(u, min(u + block - within, out.shape[1])):
-            out[0, i], out[1, i], out[2, i] = move_u, move_v, luck
-        u, place, within = u + block - within, place + 1, 0
+def _spread(cell, first, last, block_steps, block_luck, steps, lucks, at):  # type: ignore[no-untyped-def]
+    """Give columns from `first` to `last` their blocks' `steps` and `lucks`; a row of these begins at `at`."""
+    skip, begin = nb.uintp(first), nb.uintp(at + first)
+    for u in range(last - first):
+        block = nb.uintp(cell[skip + nb.uintp(u)])
+        steps[skip + nb.uintp(u)], lucks[begin + nb.uintp(u)] = block_steps[block], block_luck[block]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _measure(disparity, secant, luck, own, numbers, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (n,) with the depth of a row in units: noise, steps, failed returns, bias."""
+def _measure(disparity, at, n, secant, lucks, luck_at, own, numbers, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with `n` depths of a row in units: noise, steps, failed returns, bias; rows begin at the indices."""
     (fb, step_px, levels, axial, growth, grazing_mm, edge_hole, cos_low, cos_range, bias, gain,
      near, far, steps_per_mm) = numbers  # fmt: skip
-    one, nothing = np.float32(1), np.float32(0)
-    for u in range(out.size):
-        cosine = one / abs(secant[u]) if disparity[u] > 0 else one
+    one, nothing, right = np.float32(1), np.float32(0), np.float32(np.pi / 2)
+    c0, c1, c2, c3 = _ARC_COSINE
+    grazing = grazing_mm / np.sqrt(fb)  # √d of it is 1/√z
+    begin, luck_begin = nb.uintp(at), nb.uintp(luck_at)
+    for u in range(n):
+        d, luck = disparity[begin + nb.uintp(u)], lucks[luck_begin + nb.uintp(u)]
+        cosine = one / abs(secant[u])
         fail = (cos_low - cosine) * cos_range + one
         fail = edge_hole if (secant[u] < 0) & (edge_hole > fail) else fail
-        z = fb / disparity[u]
-        kept = (disparity[u] > 0) & (luck[u] >= fail) & (z >= near) & (z <= far)
+        z = fb / d
+        kept = (d > 0) & (luck >= fail) & (z >= near) & (z <= far)
         beyond = z - np.float32(400)
         sigma = axial + growth * beyond * beyond
-        sigma += grazing_mm / np.sqrt(z) * _GRAZING[np.int32(cosine * np.float32(1024))]
+        rest = one - cosine
+        rest = rest if rest > 0 else nothing
+        theta = np.sqrt(rest) * (c0 + cosine * (c1 + cosine * (c2 + cosine * c3)))
+        left = right - theta
+        share = theta / (left if left > np.float32(np.pi / 180) else np.float32(np.pi / 180))
+        sigma += grazing * np.sqrt(d) * (share * share)
         z += sigma * own[u]
         z = fb / (np.rint(fb / z * levels) * step_px) if levels > 0 else z
         steps = np.rint((gain * z + bias) * steps_per_mm)
         kept = kept & (steps > 0) & (steps <= 65535)
-        out[u] = np.uint16(steps if kept else nothing)
+        out[u] = np.int32(steps if kept else nothing)

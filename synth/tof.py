@@ -28,8 +28,8 @@ from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 
 from ..stores import numba_cache as numba_cache  # before numba
-from .sensor_noise import draw, floats, pixel_noise
-from .sensor_surfaces import frame_row, incidence, inverted, spans
+from .sensor_noise import LANES, draw, floats, pixel_noise, store
+from .sensor_surfaces import frame_row, incidence, reserve, spans, widened
 
 import numba as nb  # isort: skip
 
@@ -128,6 +128,7 @@ def _sense(  # type: ignore[no-untyped-def]
 ):
     """The kernel; see the module's docstring for the model."""
     height, width = depth.shape
+    reserve(height * width)
     edge_share = np.float32(failure[2])
     numbers = (
         np.float32(noise[0]), np.float32(noise[1] * 1e-6),
@@ -141,49 +142,60 @@ def _sense(  # type: ignore[no-untyped-def]
     )  # fmt: skip
     bias, gain, steps_per_mm = np.float32(output[0]), np.float32(1 + output[1] * 1e-3), np.float32(output[4])
     k32 = (np.float32(k[0]), np.float32(k[1]), np.float32(k[2]), np.float32(k[3]))
-    reach = spans(depth, EDGE_PX)
-    image = np.zeros((height, width + 2), np.float32)
-    wide = np.zeros((height, width + 2 * arm), np.float32) if arm > 0 else depth
+    reach = widened(spans(depth), EDGE_PX, width)
+    padded = width + LANES
+    stride = padded + 2 * arm
+    image, wide = np.zeros((height, padded + 2), np.float32), np.zeros(height * stride, np.float32)
+    flat, plain, units = image.reshape(-1), depth.reshape(-1), out.reshape(-1)
     for v in range(height):
-        first, last = reach[0, v], reach[1, v]
-        if last >= 0:
-            inverted(depth[v, first:], np.float32(1000), image[v, 1 + first : 2 + last])
-            frame_row(image[v], 1)
-            if arm > 0:
-                source, target = depth[v], wide[v, arm:]
-                for u in range(width):
-                    target[u] = source[u]
-    value, secant, late = np.empty(width, np.float32), np.empty(width, np.float32), np.zeros(width, np.float32)
-    own, luck = np.empty(width, np.float32), np.empty(width, np.float32)
+        first, n = reach[0, v], reach[1, v] + 1 - reach[0, v]
+        if n > 0:
+            _invert(plain, v * width + first, n, flat, v * (padded + 2) + 1 + first, wide, v * stride + arm + first)
+            frame_row(flat, v * (padded + 2) + 1, width, 1)
+    value, secant, late = np.empty(padded, np.float32), np.empty(padded, np.float32), np.zeros(padded, np.float32)
+    own, luck, line = np.empty(padded, np.float32), np.empty(padded, np.float32), np.empty(padded, np.int32)
     for v in range(height):
-        first, n = reach[0, v], reach[1, v] - reach[0, v] + 1
-        if n <= 0:
+        first, n, exact = reach[0, v], reach[2, v], reach[1, v] - reach[0, v] + 1
+        if n == 0:
             continue
-        pixel_noise(key, left + first, top + v, own[:n], luck[:n])
-        incidence(image, v, first, 1, edge_share, k32, left, top, secant[:n])
+        pixel_noise(key, left + first, top + v, n, own, luck)
+        incidence(image, v, first, n, 1, edge_share, k32, left, top, secant)
+        here = v * stride + arm + first
         if arm > 0:
             strength, slope = np.float32(multipath[0]), np.float32(2 * multipath[1])
-            here = depth[v, first:]
-            _valley(here, wide[v, first:], wide[v, 2 * arm + first :], strength, slope, False, late[:n])
+            _valley(wide, here, arm, n, strength, slope, False, late)
             if v >= arm and v + arm < height:
-                _valley(here, depth[v - arm, first:], depth[v + arm, first:], strength, slope, True, late[:n])
-        _measure(depth[v, first:], secant, late, own, luck, numbers, value[:n])
-        for i in range(n):
+                _valley(wide, here, arm * stride, n, strength, slope, True, late)
+        _measure(wide, here, n, secant, late, own, luck, numbers, value)
+        for i in range(exact):
             if secant[i] < 0:
                 bits = draw(key, left + first + i + 0x20000000, top + v)
                 place = np.float32(bits >> np.uint64(40)) * np.float32(2**-24)
                 value[i] = _edge(depth, v, first + i, value[i], secant[i], place, own[i], luck[i], k32, left, top,
                                  edge_share, edge_numbers)  # fmt: skip
         if wraps:
-            _wrap(value[:n], k32, left + first, top + v, np.float32(noise[2]))
-        _store(value, bias, gain, steps_per_mm, out[v, first : first + n])
+            _wrap(value, n, k32, left + first, top + v, np.float32(noise[2]))
+        _in_units(value, n, bias, gain, steps_per_mm, line)
+        store(line, exact, units, v * width + first)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _valley(here, before, after, strength, slope, add, out):  # type: ignore[no-untyped-def]
-    """Fill or add to `out` (n,) how much later light comes from a valley between two walls."""
-    for u in range(out.size):
-        z, a, b = here[u], before[u], after[u]
+def _invert(depth, at, n, inverse, inverse_at, copy, copy_at):  # type: ignore[no-untyped-def]
+    """Write 1000 / z of a row, and the row again, from these indices on."""
+    begin, one, other = nb.uintp(at), nb.uintp(inverse_at), nb.uintp(copy_at)
+    for u in range(n):
+        z = depth[begin + nb.uintp(u)]
+        inverse[one + nb.uintp(u)] = np.float32(1000) / z if z > 0 else np.float32(0)
+    for u in range(n):
+        copy[other + nb.uintp(u)] = depth[begin + nb.uintp(u)]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _valley(depth, at, step, n, strength, slope, add, out):  # type: ignore[no-untyped-def]
+    """Fill or add to `out` how much later light comes to `n` pixels from walls a step before and after them."""
+    here, before, after = nb.uintp(at), nb.uintp(at - step), nb.uintp(at + step)
+    for u in range(n):
+        z, a, b = depth[here + nb.uintp(u)], depth[before + nb.uintp(u)], depth[after + nb.uintp(u)]
         # Walls no steeper than about 63° from face on: beyond that it is another thing, too far to light this one.
         near = (a > 0) & (b > 0) & (abs(z - a) < slope * z) & (abs(z - b) < slope * z)
         sagitta = z - np.float32(0.5) * (a + b)
@@ -192,12 +204,13 @@ def _valley(here, before, after, strength, slope, add, out):  # type: ignore[no-
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _measure(depth, secant, late, own, luck, numbers, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (n,) with a row's noisy depth, 0 where there is no return; edges aside."""
+def _measure(depth, at, n, secant, late, own, luck, numbers, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with the noisy depth of `n` pixels from index `at` on, 0 where there is no return; edges aside."""
     axial, growth, cos_low, cos_range, near, far = numbers
     one, nothing = np.float32(1), np.float32(0)
-    for u in range(out.size):
-        z, slanted = depth[u], abs(secant[u])
+    begin = nb.uintp(at)
+    for u in range(n):
+        z, slanted = depth[begin + nb.uintp(u)], abs(secant[u])
         fail = (cos_low - one / slanted) * cos_range + one
         noisy = z + late[u] + (axial + growth * z * z * slanted) * own[u]
         good = (z >= near) & (z <= far) & (z > 0) & (luck[u] >= fail)
@@ -244,10 +257,10 @@ def _edge(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _wrap(values, k, column, row, ambiguity):  # type: ignore[no-untyped-def]
+def _wrap(values, n, k, column, row, ambiguity):  # type: ignore[no-untyped-def]
     """Take whole ambiguities off the ranges of a row's depths (n,), in place."""
     y = (np.float32(row) - k[3]) / k[1]
-    for u in range(values.size):
+    for u in range(n):
         x = (np.float32(column + u) - k[2]) / k[0]
         ray = np.sqrt(x * x + y * y + np.float32(1))
         turns = np.floor(values[u] * ray / ambiguity)
@@ -255,9 +268,9 @@ def _wrap(values, k, column, row, ambiguity):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _store(values, bias, gain, steps_per_mm, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (n,) with depths in units."""
-    for u in range(out.size):
+def _in_units(values, n, bias, gain, steps_per_mm, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with `n` depths in units, int32."""
+    for u in range(n):
         steps = np.rint((gain * values[u] + bias) * steps_per_mm)
         good = (values[u] > 0) & (steps > 0) & (steps <= 65535)
-        out[u] = np.uint16(steps if good else np.float32(0))
+        out[u] = np.int32(steps if good else np.float32(0))
