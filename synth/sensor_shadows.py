@@ -80,7 +80,8 @@ def unseen(disparity, at, n, side, folds, front, place, dark):  # type: ignore[n
         front[u] = 0
     columns, part, shift = stop - start + 1, begin + nb.uintp(start), np.int32(start - base)
     for u in range(columns):
-        place[u] = np.int32(u) + shift - np.int32(np.floor(side * disparity[part + nb.uintp(u)] + np.float32(0.5)))
+        column = np.int32(u) + shift - np.int32(np.floor(side * disparity[part + nb.uintp(u)] + np.float32(0.5)))
+        place[u] = column if column > 0 else np.int32(0)  # less than 0 only where nothing is
     previous, previous_d = np.int32(-1), np.float32(0)
     for u in range(columns):
         d, column = disparity[part + nb.uintp(u)], place[u]
