@@ -13,13 +13,13 @@ from typing import IO, Any
 
 import click
 
+from .cli_store import store
 from .cli_synth import hand, synth
 from .options import (
     FILE,
     FOLDER,
     json_option,
     overwrite_option,
-    print_facts,
     print_json,
     print_next,
     seed_option,
@@ -60,6 +60,7 @@ def main(debug: bool) -> None:
 
 
 main.add_command(hand)
+main.add_command(store)
 main.add_command(synth)
 
 
@@ -149,42 +150,6 @@ def capture_import(folder: Path, out: Path, overwrite: bool) -> None:
         recording = import_folder(folder, out, overwrite=overwrite, progress=report)
     click.echo(f"{out}: {recording.n_frames} frames of {recording.n_views} cameras")
     print_next(f"handloom capture locate {out}")
-
-
-# -- stores --------------------------------------------------------------------------------------------------
-
-
-@main.group()
-def store() -> None:
-    """Look at recordings."""
-
-
-@store.command("info")
-@click.argument("recording", type=FOLDER)
-@json_option
-def store_info(recording: Path, as_json: bool) -> None:
-    """Say what a recording holds."""
-    from .stores.recording import describe, open_recording
-
-    facts = describe(open_recording(recording))
-    if as_json:
-        print_json(facts)
-        return
-    cameras = ", ".join(f"{c['name']} {c['size']}" for c in facts["cameras"])
-    splits = ", ".join(f"{name} {count}" for name, count in facts["splits"].items())
-    dropped = facts["dropped_images"]
-    print_facts(
-        {
-            "recording": facts["path"],
-            "kind": f"{facts['kind']}, {facts['hand']} hand",
-            "frames": f"{facts['frames']} ({splits}) in {facts['sequences']} sequences",
-            "cameras": cameras,
-            "images": f"{facts['images']}" + (f", {dropped} dropped" if dropped else ""),
-            "hand found in": f"{facts['with_crops']} frames",
-            "labelled": f"{facts['labelled']} frames" + (f" ({facts['layout']})" if facts["layout"] else ""),
-            "on disk": f"{facts['bytes'] / 1e6:.1f} MB",
-        }
-    )
 
 
 # -- learn ---------------------------------------------------------------------------------------------------

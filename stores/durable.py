@@ -7,6 +7,7 @@ all arrays of a unit overlap, which the file system merges into a few.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import threading
@@ -62,6 +63,26 @@ def write_bytes(path: Path, data: Any) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """`write_bytes` of a JSON object."""
     write_bytes(path, json.dumps(value, indent=2).encode())
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of all else that it says, as `seal`: in its attributes where it is Zarr's."""
+    out = {key: value for key, value in document.items() if key != "seal"}
+    if "zarr_format" in out:
+        said = {key: value for key, value in (out.get("attributes") or {}).items() if key != "seal"}
+        out["attributes"] = said
+        out["attributes"] = said | {"seal": _digest(out)}
+        return out
+    return out | {"seal": _digest(out)}
+
+
+def seal_file(path: Path) -> None:
+    """Seal the description that Zarr wrote at `path`."""
+    path.write_text(json.dumps(sealed(json.loads(path.read_text())), indent=2))
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def flush(path: Path) -> None:

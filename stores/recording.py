@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from .camera import Rig
 from .columns import Column
-from .durable import flush, write_json
+from .durable import flush, seal_file, sealed, write_json
 from .errors import HandloomError
 from .joints import Layout, layout_named
 from .table import Appender, Table, refuse_if_written
@@ -220,7 +220,7 @@ class Recording:
         self.attributes.update(attributes)
         described = json.loads((self.path / "zarr.json").read_text())
         described["attributes"]["attributes"] = self.attributes
-        write_json(self.path / "zarr.json", described)
+        write_json(self.path / "zarr.json", sealed(described))
 
     @classmethod
     def _from_attributes(cls, path: Path, values: Mapping[str, Any]) -> Self:
@@ -261,9 +261,10 @@ def create_recording(
         "provenance": dict(provenance),
         "attributes": dict(attributes or {}),
     }
-    values["manifest"] = _manifest(values)
+    values["manifest"] = manifest(values)
     path.parent.mkdir(parents=True, exist_ok=True)
     zarr.create_group(path, attributes=values)
+    seal_file(path / "zarr.json")
     return Recording._from_attributes(path, values)
 
 
@@ -303,7 +304,7 @@ def open_recording(path: Path, *, writable: bool = False) -> Recording:
             why=f"its version is {version}, this Handloom reads up to {VERSION}",
             fix="pip install --upgrade handloom",
         )
-    if values.get("manifest") != _manifest(values):
+    if values.get("manifest") != manifest(values):
         raise HandloomError(
             "The recording's description was changed after it was written",
             where=str(path / "zarr.json"),
@@ -396,7 +397,7 @@ def _is_recording(path: Path) -> bool:
     return True
 
 
-def _manifest(values: Mapping[str, Any]) -> str:
+def manifest(values: Mapping[str, Any]) -> str:
     """Hash of what the geometry rests on."""
     kept = {name: values.get(name) for name in ("format", "version", "uuid", "kind", "hand", "rig")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

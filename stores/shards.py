@@ -98,3 +98,19 @@ def _checked(data: bytes) -> bytes | None:
     """The bytes without their trailing CRC-32C, None where it does not match."""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     return body if len(crc) == CRC_BYTES and google_crc32c.value(body) == int.from_bytes(crc, "little") else None
+
+
+def read_unit(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """A chunk (shape) with one CRC-32C, as small arrays have one a unit; None where it is missing or damaged."""
+    try:
+        data = _checked(path.read_bytes())
+    except OSError:
+        return None
+    out = np.empty(shape, dtype)
+    if data is None or len(data) < BLOSC_HEADER_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
+        return None
+    try:
+        blosc.decompress(data, out)
+    except (RuntimeError, ValueError):
+        return None
+    return out

@@ -31,7 +31,7 @@ import zarr
 from numpy.typing import NDArray
 
 from .columns import BLOCK_BYTES, COPY_AGAIN, Column, check_array, checksum, create_array
-from .durable import durable_store, flush, in_parallel, write_bytes, write_json
+from .durable import durable_store, flush, in_parallel, seal_file, sealed, write_bytes, write_json
 from .errors import HandloomError
 from .shards import encode_shard, read_shard
 
@@ -61,7 +61,9 @@ class Table:
         group = zarr.create_group(path, attributes={**attributes, **described})
         for column in columns:
             create_array(group, column, unit_frames)
-        write_json(path / COMMIT_FILE, {"rows": 0})
+        for description in path.rglob("zarr.json"):
+            seal_file(description)
+        write_json(path / COMMIT_FILE, sealed({"rows": 0}))
         return cls(path, columns, unit_frames, zarr.open_group(durable_store(path)))
 
     @classmethod
@@ -96,7 +98,7 @@ class Table:
     @property
     def attributes(self) -> dict[str, Any]:
         """What was said of the table when it was made."""
-        return {k: v for k, v in self._group.attrs.items() if k not in ("columns", "unit_frames")}
+        return {k: v for k, v in self._group.attrs.items() if k not in ("columns", "unit_frames", "seal")}
 
     @property
     def committed(self) -> int:
@@ -216,7 +218,7 @@ class Table:
         def grow(column: Column) -> None:
             # Not Array.resize: its write would not be flushed before it replaces the description.
             path = self.path / column.name / "zarr.json"
-            write_json(path, json.loads(path.read_text()) | {"shape": [rows, *column.shape]})
+            write_json(path, sealed(json.loads(path.read_text()) | {"shape": [rows, *column.shape]}))
 
         in_parallel(grow, self.columns.values())
         self._arrays.clear()
@@ -260,13 +262,13 @@ class Table:
         in_parallel(put, self.columns)
         if marker:
             value = {"rows": count, "checksum": checksum(values[name] for name in self.columns)}
-            write_json(self.path / MARKERS / f"{unit}.json", value)
+            write_json(self.path / MARKERS / f"{unit}.json", sealed(value))
 
     def commit(self, rows: int) -> None:
         """Declare the first `rows` rows safe to read."""
         if self._committed == 0:
             self._flush_descriptions()
-        write_json(self.path / COMMIT_FILE, {"rows": rows})
+        write_json(self.path / COMMIT_FILE, sealed({"rows": rows}))
         self._committed = rows
 
     def _flush_descriptions(self) -> None:
