@@ -140,22 +140,23 @@ def incidence(inverse, row, first, n, span, edge_share, k, left, top, out):  # t
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _greatest(one, two, three, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (n,) with the greatest of three; a function of its own, for only so the loop becomes vectors."""
-    for i in range(out.size):
-        a, b, c = one[i], two[i], three[i]
-        a = a if a > b else b
-        out[i] = a if a > c else c
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _step_over(one, two, three, own, edge_share):  # type: ignore[no-untyped-def]
-    """Replace `own` (n,) by the greatest of three where that lies across an edge."""
-    for i in range(own.size):
-        a, b, c, d = one[i], two[i], three[i], own[i]
-        a = a if a > b else b
-        a = a if a > c else c
-        own[i] = a if a - d > edge_share * a else d
+def _grow_row(have, at, n, stride, edge_share, out):  # type: ignore[no-untyped-def]
+    """Write to `out` `n` values from index `at` on, or the greatest of those around where that is an edge off."""
+    one, here = nb.uintp(1), nb.uintp(at)
+    above, below = here - nb.uintp(stride), here + nb.uintp(stride)
+    above_left, left, below_left = above - one, here - one, below - one
+    above_right, right, below_right = above + one, here + one, below + one
+    for u in range(n):
+        i = nb.uintp(u)
+        own = have[here + i]
+        a, b, c = have[above_left + i], have[above + i], have[above_right + i]
+        d, e = have[left + i], have[right + i]
+        f, g, h = have[below_left + i], have[below + i], have[below_right + i]
+        a, c, d, f = a if a > b else b, c if c > own else own, d if d > e else e, f if f > g else g
+        a, d = a if a > c else c, d if d > f else f
+        a = a if a > d else d
+        a = a if a > h else h
+        out[here + i] = a if a - own > edge_share * a else own
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -169,20 +170,20 @@ def grown(disparity, radius, edge_share):  # type: ignore[no-untyped-def]
         return disparity
     own = spans(disparity)
     reach = widened(own, radius, width)
-    stride = width + 2
-    flat, have = disparity.reshape(-1), np.zeros((height + 2) * stride, np.float32)
+    # Nothing lies around it, and before a row's first pixel stands what is kept beyond the row before.
+    stride = width + LANES + 2
+    flat, have = disparity.reshape(-1), np.zeros((height + 2) * stride + 1, np.float32)
     for v in range(height):
         source, target = nb.uintp(v * width + own[0, v]), nb.uintp((1 + v) * stride + 1 + own[0, v])
         for u in range(own[1, v] + 1 - own[0, v]):
             have[target + nb.uintp(u)] = flat[source + nb.uintp(u)]
-    # All rows as one: a step down is a step of the stride, and the frame keeps a row's end from the next row's begin.
-    across = np.zeros(have.size, np.float32)
-    n = have.size - 2
+    spare = np.zeros(have.size, np.float32)
     for _ in range(radius):
-        _greatest(have[:n], have[1:], have[2:], across[1 : 1 + n])
-        _step_over(across, across[stride:], across[2 * stride :], have[stride : have.size - stride], edge_share)
-        for v in range(height + 2):
-            have[v * stride], have[v * stride + stride - 1] = 0, 0
+        for v in range(height):
+            if reach[2, v] > 0:
+                _grow_row(have, (1 + v) * stride + 1 + reach[0, v], reach[2, v], stride, edge_share, spare)
+                spare[(1 + v) * stride + 1 + width] = 0
+        have, spare = spare, have
     image = np.zeros((height, width), np.float32)
     out = image.reshape(-1)
     for v in range(height):
