@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FOLDER, json_option, print_facts, print_json
+from .options import FOLDER, json_option, overwrite_option, print_facts, print_json, print_next
 
 
 @click.group()
@@ -60,3 +60,72 @@ def store_verify(ctx: click.Context, recording: Path, deep: bool, real: Path | N
     else:
         click.echo("\n".join(found.lines()))
     ctx.exit(0 if found.clean else 1)
+
+
+@store.command("repack")
+@click.argument("recording", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option("--unit-frames", type=click.IntRange(1), default=256, show_default=True, help="Frames of a unit.")
+@overwrite_option
+def store_repack(recording: Path, out: Path, unit_frames: int, overwrite: bool) -> None:
+    """Copy a recording into larger units, as a closed capture wants them."""
+    from .console import progress
+    from .stores.edit import repack
+
+    with progress("Repacking") as report:
+        made = repack(recording, out, unit_frames=unit_frames, overwrite=overwrite, progress=report)
+    _made(out, made.n_frames)
+
+
+@store.command("subset")
+@click.argument("recording", type=FOLDER)
+@click.option("--frames", metavar="A:B|FILE", help="Rows A to B - 1, or a file with a frame_id a line.")
+@click.option("--split", "part", type=click.Choice(["train", "val", "test"]), help="The frames of this split.")
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@overwrite_option
+def store_subset(recording: Path, frames: str | None, part: str | None, out: Path, overwrite: bool) -> None:
+    """Copy some frames of a recording."""
+    from .console import progress
+    from .stores.edit import chosen_rows, subset
+
+    if (frames is None) == (part is None):
+        raise click.UsageError("give either --frames or --split")
+    rows = chosen_rows(recording, frames=frames, split=part)
+    with progress("Copying") as report:
+        made = subset(recording, out, rows=rows, overwrite=overwrite, progress=report)
+    _made(out, made.n_frames)
+
+
+@store.command("split")
+@click.argument("recording", type=FOLDER)
+@click.option("--by", type=click.Choice(["sequence", "subject", "split"]), required=True, help="What tells the parts.")
+@click.option("--out-dir", type=FOLDER, required=True, help="Folder for the parts.")
+@overwrite_option
+def store_split(recording: Path, by: str, out_dir: Path, overwrite: bool) -> None:
+    """Copy a recording into one for each sequence, subject or split."""
+    from .console import progress
+    from .stores.edit import split
+
+    with progress("Splitting") as report:
+        parts = split(recording, out_dir, by=by, overwrite=overwrite, progress=report)
+    for part in parts:
+        click.echo(f"{part.path}: {part.n_frames} frames")
+
+
+@store.command("merge")
+@click.argument("recordings", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@overwrite_option
+def store_merge(recordings: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+    """Join recordings of one rig; frame_ids must not collide, as they do not in parts of one recording."""
+    from .console import progress
+    from .stores.edit import merge
+
+    with progress("Merging") as report:
+        made = merge(recordings, out, overwrite=overwrite, progress=report)
+    _made(out, made.n_frames)
+
+
+def _made(out: Path, frames: int) -> None:
+    click.echo(f"{out}: {frames} frames")
+    print_next(f"handloom store verify {out} --deep")
