@@ -79,7 +79,7 @@ def hand_show(
             **({} if out is None else {"picture": str(out)}),
         }
     )
-    print_next(f"handloom synth run --out S.zarr{_of(hand, side, hand_mapping)}")
+    print_next(f"handloom synth run --out S.zarr{_of(hand, _side_to_say(found.hand.side), hand_mapping)}")
 
 
 @hand.command("export")
@@ -95,12 +95,20 @@ def hand_export(hand: str | None, side: str | None, hand_mapping: Path | None, o
     found = hand_named(hand, side=side, mapping=hand_mapping)
     save_hand(found.hand, out, overwrite=overwrite)
     click.echo(f"{out}: {found.hand.side} hand, {len(found.hand.vertices)} vertices")
-    print_next(f"handloom hand show --hand {out}", f"handloom synth run --out S.zarr --hand {out}")
+    print_next(
+        f"handloom hand show --hand {out}",
+        f"handloom synth run --out S.zarr{_of(str(out), _side_to_say(found.hand.side), None)}",
+    )
 
 
 def _wrapped(text: str) -> str:
     """Text beside a column of names, within 80 columns."""
     return ("\n" + 15 * " ").join(textwrap.wrap(text, 65))
+
+
+def _side_to_say(side: str) -> str | None:
+    """What `synth run` must be told to draw this side: it draws right hands, a left hand's file mirrored."""
+    return None if side == "right" else side
 
 
 def _of(hand: str | None, side: str | None, mapping: Path | None) -> str:
@@ -120,7 +128,9 @@ sensor_option = click.option(
 
 _SETTINGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--frames", type=click.IntRange(1), help="Poses; each is seen by every camera."),
-    click.option("--config", "config_file", type=FILE, help="YAML file; the options below override it."),
+    click.option(
+        "--config", "config_file", type=FILE, help="YAML file, or a recording to make again; options go over it."
+    ),
     set_option,
     click.option("--views", type=click.IntRange(1), help="How many cameras."),
     click.option("--cameras", type=click.Choice(["ring", "line", "dome"]), help="How they stand around the hand."),
@@ -178,15 +188,19 @@ def _one_thread() -> None:
             os.environ.setdefault(name, "1")
 
 
+def _begin_or_continue(resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise click.UsageError("give either --resume, which keeps what is there, or --overwrite, which begins again")
+
+
 def _settings(config_file: Path | None, overrides: tuple[str, ...], given: Mapping[str, Any]) -> SynthConfig:
-    """The configuration of a file, the named options and the overrides."""
-    from .stores.config import load_config
-    from .synth.config import SynthConfig
+    """The configuration of a file or a recording, the named options and the overrides."""
+    from .synth.config import load_settings
 
     # A preset of the scene leaves room for `-o scene.sleeve=0.3` beside it.
     keys = {"scene": "scene.preset"}
     named = [f"{keys.get(name, name)}={value}" for name, value in given.items() if value is not None]
-    return load_config(SynthConfig, config_file, [*named, *overrides])
+    return load_settings(config_file, [*named, *overrides])
 
 
 @synth.command("plan")
@@ -211,6 +225,7 @@ def synth_plan(
 
     Ends with 1 if the disk is too small for it.
     """
+    _begin_or_continue(resume, overwrite)
     _one_thread()
     from .synth.plan import make_plan
 
@@ -251,6 +266,7 @@ def synth_run(
     Machines that see one folder may each make a --share of it, at once; the same command with --resume instead
     then joins the shares and makes what is missing.
     """
+    _begin_or_continue(resume, overwrite)
     _one_thread()
     from .console import progress
     from .synth.generate import make_share, synthesise
@@ -399,6 +415,7 @@ def synth_twin(
 
     The labels' person is fitted first: one hand a subject of the recording. Without --sensor the twins are clean.
     """
+    _begin_or_continue(resume, overwrite)
     from .console import progress
     from .synth.config import BUILTIN
     from .synth.twin import make_twins

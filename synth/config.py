@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,7 +10,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..stores.camera import Rig, read_rig, refuse_distortion
+from ..stores.config import checked, load_config, with_overrides
 from ..stores.errors import HandloomError
+from ..stores.recording import open_recording
 from .render import RendererName
 from .rigs import Arrangement, Images, check_volume, dome_rig, line_rig, ring_rig
 from .sensor import (
@@ -138,6 +140,12 @@ class SynthConfig(BaseModel):
             raise ValueError(f"names a hand or its file; which side is seen is said by side={value}")
         return str(Path(value).resolve()) if isinstance(value, (str, Path)) and value not in (BUILTIN, "") else value
 
+    @field_validator("rig", "hand_mapping")
+    @classmethod
+    def _anywhere(cls, value: Path | None) -> Path | None:
+        """What is kept with the recording, and sent to workers, must not depend on where it was said."""
+        return None if value is None else value.resolve()
+
     @field_validator("poses", mode="before")
     @classmethod
     def _poses_or_file(cls, value: object) -> object:
@@ -202,3 +210,26 @@ class SynthConfig(BaseModel):
                 return self.stereo
             case "tof":
                 return self.tof
+
+
+def load_settings(source: Path | None, overrides: Sequence[str] = ()) -> SynthConfig:
+    """The configuration of a YAML file, or that of a recording which `synth run` made, with overrides over it.
+
+    Raises:
+        HandloomError: as `load_config`; or the recording was made otherwise.
+    """
+    if source is None or not source.is_dir():
+        return load_config(SynthConfig, source, overrides)
+    made = open_recording(source).provenance
+    values = made.get("config")
+    if made.get("command") != "synth run" or not isinstance(values, Mapping):
+        raise HandloomError(
+            "The recording holds no configuration of 'synth run'", where=str(source),
+            fix="give one that 'handloom synth run' made, or a YAML file",
+        )  # fmt: skip
+    scene = SceneConfig.model_validate(values.get("scene", {}))
+    preset = SceneConfig(preset=scene.preset)
+    # What the preset filled in is left to the preset: another one may be put over it.
+    own = {name: value for name, value in scene if value != getattr(preset, name)}
+    values = {**values, "scene": {"preset": scene.preset, **own}}
+    return checked(SynthConfig, with_overrides(values, overrides), where=str(source))

@@ -70,10 +70,15 @@ def open_executor(
         versions: of the packages that decide what a frame looks like; `dask`'s workers must have the same.
 
     Raises:
-        HandloomError: the cluster cannot be reached, has no workers or others than these versions; later,
-            while units are made: a worker process died.
+        HandloomError: a scheduler was given to `local`; the cluster cannot be reached, has no workers or others
+            than these versions; later, while units are made: a worker process died.
     """
     if name == "local":
+        if scheduler:
+            raise HandloomError(
+                "A scheduler is Dask's, and the executor is local", where=f"--scheduler {scheduler}",
+                fix="add --executor dask, or leave it out",
+            )  # fmt: skip
         yield Executor(lambda work, units: _local(work, units, jobs), jobs)
         return
     if not scheduler:

@@ -279,7 +279,7 @@ def _continued(config: SynthConfig, rig: Rig, out: Path) -> Recording | None:
             "The recording was begun with another configuration",
             where=str(out),
             why=f"'{name}' was {before.get(name)!r} and is now {now.get(name)!r}",
-            fix="resume with the same options, or add --overwrite to begin again",
+            fix="resume with the same options, or give --overwrite instead of --resume to begin again",
         )
     _same_hand(recording, hand_of(config))
     if config.poses_from_file:
@@ -290,7 +290,7 @@ def _continued(config: SynthConfig, rig: Rig, out: Path) -> Recording | None:
             "The recording was begun with other versions, which may draw other frames",
             where=str(out),
             why=other,
-            fix="install those versions and resume, or add --overwrite to begin again",
+            fix="install those versions and resume, or give --overwrite instead of --resume to begin again",
         )
     return recording
 
@@ -303,7 +303,7 @@ def _same_hand(recording: Recording, hand: HandFile) -> None:
             "The recording was begun with another hand",
             where=hand.source,
             why=f"its sha256 was {before.get('sha256')} and is now {hand.sha256}",
-            fix="bring back the hand as it was, or add --overwrite to begin again",
+            fix="bring back the hand as it was, or give --overwrite instead of --resume to begin again",
         )
 
 
@@ -314,7 +314,7 @@ def _same_poses(recording: Recording, poses: Mapping[str, Any]) -> None:
             "The recording was begun with other poses",
             where=str(poses["source"]),
             why=f"their sha256 was {before.get('sha256')} and is now {poses['sha256']}",
-            fix="bring back the file as it was, or add --overwrite to begin again",
+            fix="bring back the file as it was, or give --overwrite instead of --resume to begin again",
         )
 
 

@@ -28,10 +28,9 @@ from .fit import fit_pose
 from .forearm import WRIST_DOFS
 from .formats import hand_named
 from .hand import POSE_SIZE, ROOT_SIZE, RiggedHand
+from .points import MIN_POINTS, refuse_other_units
 from .subject import Subject, fit_subject, with_joints_moved
 
-MIN_POINTS: Final = 6
-"""A frame with fewer known points does not determine a hand."""
 PERSON_FRAMES: Final = 400
 """Frames of one person that tell what the person looks like."""
 CHUNK_FRAMES: Final = 512
@@ -96,7 +95,7 @@ def labelled_frames(real: Recording, rows: NDArray[np.int64] | None) -> Labelled
     """The frames with enough known points; without `rows` all but those that are kept for testing.
 
     Raises:
-        HandloomError: there is none.
+        HandloomError: there is none, or their points are no hand's in millimetres.
     """
     assert real.frames is not None
     assert real.labels is not None
@@ -122,6 +121,8 @@ def labelled_frames(real: Recording, rows: NDArray[np.int64] | None) -> Labelled
             why=f"a frame needs {MIN_POINTS} known points and must not be of the test split",
             fix="bring labels: joints.csv in the plain folder before 'handloom capture import'",
         )
+    some = frames["row"][np.linspace(0, len(frames) - 1, min(len(frames), PERSON_FRAMES)).astype(int)]
+    refuse_other_units(real.labels.read_rows("joints", some.tolist()).astype(np.float64), where=str(real.path))
     return Labelled(frames, few)
 
 

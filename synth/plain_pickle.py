@@ -141,7 +141,9 @@ def read_pickle(data: bytes, *, where: str) -> Any:
         raise HandloomError(
             "The pickle cannot be read as data",
             where=where,
-            why=str(error)[:200] or type(error).__name__,
+            why=f"it is damaged, or no pickle: {type(error).__name__} {error}".rstrip()[:200]
+            if not isinstance(error, pickle.UnpicklingError)
+            else str(error)[:200],
             fix="only plain arrays are read from a .pkl; make an .npz of them where the file comes from",
         ) from error
 

@@ -84,7 +84,7 @@ class Plan:
             "units": f"{self.units} of {self.unit_frames} samples{left}",
             "size": f"about {amount(self.bytes)}, {amount(self.bytes / self.views)} a view; "
             f"{amount(self.free_bytes)} {room}",
-            "time": f"{1e3 * self.seconds_per_view:.2f} ms a view; about {duration(self.seconds)} for {self.workers} "
+            "time": f"{1e3 * self.seconds_per_view:.2f} ms a view; {duration(self.seconds)} for {self.workers} "
             f"process{'es' * (self.workers != 1)}, once started",
         }
         for seen in self.cameras:
@@ -181,11 +181,13 @@ def amount(count: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time in words, to two digits or so."""
+    if seconds < 1:
+        return "less than a second"
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
+        return f"about {seconds:.0f} s"
     if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"about {seconds / 86400:.1f} days"
 
 
 def _emptied(config: SynthConfig, rig: Rig, out: Path) -> UnitWork:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26, Layout
 from .chain import Chain, chain_of
 from .hand import BONE_PARENTS, POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, WRIST, Kinematics, RiggedHand
@@ -23,11 +25,40 @@ from .solve import Terms, jacobians
 
 F64 = NDArray[np.float64]
 
+MIN_POINTS: Final = 6
+"""A frame with fewer known points does not determine a hand."""
+REACH_MM: Final = (15.0, 400.0)
+"""Between centimetres taken for millimetres, 11 at most, and a giant's hand."""
+
 
 def known(targets: F64) -> NDArray[np.bool_]:
     """(B, J) whether each of the targets (B, J, 3) is given: none of its coordinates is NaN."""
     out: NDArray[np.bool_] = np.asarray(np.isfinite(targets).all(axis=-1))
     return out
+
+
+def refuse_other_units(targets: F64, *, where: str) -> None:
+    """Stop where the points (B, J, 3), NaN where unknown, span no hand in millimetres.
+
+    A fit would follow them all the same, with bones of no length and every point beside its joint.
+
+    Raises:
+        HandloomError: the farthest point from a frame's mean, in the median frame, is nearer or farther than
+            `REACH_MM`.
+    """
+    whole = targets[known(targets).sum(axis=1) >= MIN_POINTS]
+    if not len(whole):
+        return
+    middle = np.nanmean(whole, axis=1, keepdims=True)
+    reach = float(np.median(np.nanmax(np.linalg.norm(whole - middle, axis=-1), axis=1)))
+    low, high = REACH_MM
+    if not low <= reach <= high:
+        raise HandloomError(
+            "The points are not those of a hand in millimetres",
+            where=where,
+            why=f"they reach {reach:.3g} mm from their middle; a fist's reach about 50 mm, an open hand's 110 mm",
+            fix="multiply them by 1000 if they are metres, by 10 if they are centimetres",
+        )
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,13 @@ from ..stores.joints import OPENXR26, layout_named
 from .config import SynthConfig
 from .fit import fit_pose
 from .hand import POSE_SIZE, ROOT_SIZE, SHAPE_SIZE, RiggedHand, mirror
-from .points import known
+from .points import MIN_POINTS, known, refuse_other_units
 from .pose_files import PoseFile, Side, read_poses
 from .rotation import rotation_matrix, rotation_vector
 from .subject import fit_subject
 
 F64 = NDArray[np.float64]
 
-MIN_POINTS: Final = 6
-"""A frame with fewer known points does not determine a hand."""
 FLIP: Final = np.array([-1.0, 1.0, 1.0])
 # MANO rests with its fingers to −x, the back of the hand to +y and the index finger's side to +z.
 _MANO_TO_OURS: Final = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -120,6 +118,8 @@ def fit_file(file: PoseFile, hand: RiggedHand, *, side: Side, max_fit_error_mm: 
                 "No frame of the file has enough points", where=str(file.path),
                 why=f"a hand needs {MIN_POINTS} known points; the best frame has {int(known(points).sum(1).max())}",
             )  # fmt: skip
+        if file.rotations is None:
+            refuse_other_units(points, where=str(file.path))
         # MANO's points were made on our own hand, whichever it is.
         seen = side if file.rotations is not None else file.side or _nearer_side(hand, points[~few], file)
         if seen != side:

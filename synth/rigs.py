@@ -20,6 +20,9 @@ SEEN_AT_LEAST: Final = 0.5
 HAND_MM: Final = 300.0
 """Side of the cube around a palm that holds the hand; what networks look at."""
 
+MAX_STEPS: Final = 65535
+"""Depth is stored as uint16."""
+
 
 def looking_at(position_mm: NDArray[Any], target_mm: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """R (3, 3) and t (3,) of a camera at a position that looks at a target, its image upright.
@@ -233,7 +236,8 @@ def check_volume(rig: Rig, radius_mm: float, *, where: str, every: bool = False)
         every: whether every camera must see half of it; else one that does is enough, if the others see some.
 
     Raises:
-        HandloomError: naming the best camera, the worst with `every`, or one that sees nothing.
+        HandloomError: naming the best camera, the worst with `every`, one that sees nothing, or one whose
+            steps of depth are too small to reach the hands.
     """
     shares = volume_share(rig, radius_mm)
     share = min(shares) if every else max(shares)
@@ -257,3 +261,19 @@ def check_volume(rig: Rig, radius_mm: float, *, where: str, every: bool = False)
             why=f"the rig's origin lies at ({x:.0f}, {y:.0f}, {z:.0f}) mm in it, x right, y down, z forward",
             fix=f"correct its R and t, or leave it out; {fix}",
         )
+    _check_depth(rig, radius_mm, where=where)
+
+
+def _check_depth(rig: Rig, radius_mm: float, *, where: str) -> None:
+    """Stop where uint16 steps of depth end before the hands do: what is farther would be stored as nothing."""
+    for camera in rig.cameras:
+        reach_mm = MAX_STEPS * camera.depth_unit_mm
+        farthest_mm = float(camera.to_camera(np.zeros(3))[2]) + radius_mm + HAND_MM / 2
+        if farthest_mm > reach_mm:
+            raise HandloomError(
+                f"Camera '{camera.name}' cannot store the depth of the volume",
+                where=where,
+                why=f"{MAX_STEPS} steps of depth_unit_mm = {camera.depth_unit_mm:g} reach to {reach_mm:.0f} mm, "
+                f"hands to {farthest_mm:.0f} mm",
+                fix=f"take a depth_unit_mm of {farthest_mm / MAX_STEPS:.2g} or more; most cameras have 1",
+            )

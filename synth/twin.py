@@ -285,7 +285,7 @@ def _continued(
     if why:
         raise HandloomError(
             "The twins were begun otherwise", where=str(out), why=why,
-            fix="resume with the same options, or add --overwrite to begin again",
+            fix="resume with the same options, or give --overwrite instead of --resume to begin again",
         )  # fmt: skip
     return made
 

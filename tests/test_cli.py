@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from handloom.cli import main
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.folder import write_folder
+from handloom.stores.recording import open_recording
 
 RIG = Rig((Camera("a", 32, 24, (30, 30, 16, 12)), Camera("b", 40, 30, (30, 30, 20, 15))))
 
@@ -61,6 +62,56 @@ def test_synthesising_says_what_it_made_and_what_comes_next(tmp_path: Path) -> N
     ]
     again = run("synth", "run", "--out", out, "--frames", 3, "--views", 2, "--jobs", 1, "-o", "crop_px=64", "--resume")
     assert again.stdout.splitlines()[1] == "  no views were left to make"
+
+
+def test_a_recording_s_own_configuration_makes_it_again(tmp_path: Path) -> None:
+    first, again, other = (tmp_path / name for name in ("a.zarr", "b.zarr", "c.zarr"))
+    options = ("--jobs", 1, "-o", "crop_px=32", "--views", 2, "--side", "left", "--scene", "desk", "--sensor", "stereo")
+    made = run("synth", "run", "--out", first, "--frames", 3, *options)
+    assert made.exit_code == 0, made.output
+    made = run("synth", "run", "--out", again, "--config", first, "--jobs", 1)
+    assert made.exit_code == 0, made.output
+    one, two = (open_recording(path) for path in (first, again))
+    assert one.provenance["config"] == two.provenance["config"]
+    assert one.crops is not None
+    assert two.crops is not None
+    assert np.array_equal(one.crops.read("crop"), two.crops.read("crop"))
+    # Another preset goes over the one that filled in the scene.
+    made = run("synth", "run", "--out", other, "--config", first, "--jobs", 1, "--scene", "none")
+    assert made.exit_code == 0, made.output
+    assert open_recording(other).provenance["config"]["scene"]["background"] == 0
+    refused = run("synth", "run", "--out", tmp_path / "d.zarr", "--config", tmp_path)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", [("run",), ("plan",), ("twin", "--real", "r.zarr")])
+def test_resume_and_overwrite_contradict_each_other(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = run("synth", *command, "--out", tmp_path / "s.zarr", "--resume", "--overwrite")
+    assert done.exit_code == 2
+    assert "give either --resume, which keeps what is there, or --overwrite" in done.stderr
+
+
+def test_a_scheduler_without_dask_is_not_ignored(tmp_path: Path) -> None:
+    """It was: the run went on in this machine's own processes."""
+    out = tmp_path / "s.zarr"
+    done = run("synth", "run", "--out", out, "--frames", 3, "--scheduler", "tcp://127.0.0.1:8786")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: A scheduler is Dask's, and the executor is local\n"
+        "  where: --scheduler tcp://127.0.0.1:8786\n"
+        "  fix:   add --executor dask, or leave it out\n",
+    )
+    assert not out.exists()
+
+
+def test_the_hand_of_a_left_hand_s_file_is_drawn_left(tmp_path: Path) -> None:
+    """What comes next after showing a file's left hand drew right ones."""
+    out = tmp_path / "left.npz"
+    written = run("hand", "export", "--side", "left", "--out", out)
+    assert f"  or: handloom synth run --out S.zarr --hand {out} --side left" in written.stdout.splitlines()
+    shown = run("hand", "show", "--hand", out).stdout.splitlines()
+    assert shown[-1] == f"next: handloom synth run --out S.zarr --hand {out} --side left"
 
 
 def test_importing_says_what_it_made_and_what_comes_next(folder: Path, tmp_path: Path) -> None:

@@ -86,4 +86,6 @@ def test_amounts_in_words() -> None:
         "412 GB",
         "3.0 TB",
     ]
-    assert [duration(s) for s in (0.2, 65, 600, 7200, 3e5)] == ["under 1 s", "65 s", "10 min", "2.0 h", "3.5 days"]
+    assert [duration(s) for s in (0.2, 65, 600, 7200, 3e5)] == [
+        "less than a second", "about 65 s", "about 10 min", "about 2.0 h", "about 3.5 days"
+    ]  # fmt: skip

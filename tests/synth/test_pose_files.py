@@ -275,6 +275,19 @@ def test_what_is_wrong_with_a_file_is_named_before_anything_is_written(name: str
     assert not (tmp_path / "out.zarr").exists()
 
 
+@pytest.mark.parametrize(("scale", "reach"), [(0.001, "0.0"), (0.1, "")])
+def test_points_in_other_units_are_refused(joints: np.ndarray, scale: float, reach: str, tmp_path: Path) -> None:
+    """In metres all points were followed within 0.1 mm, by a hand of no size in no pose of theirs."""
+    path = tmp_path / "joints.csv"
+    write_joints(path, dict(enumerate(scale * joints)))
+    config = SynthConfig.model_validate({**SMALL.model_dump(), "poses": path})
+    with pytest.raises(HandloomError, match="not those of a hand in millimetres") as caught:
+        synthesise(config, tmp_path / "out.zarr", jobs=1)
+    assert str(path) in str(caught.value)
+    assert f"they reach {reach}" in str(caught.value)
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def test_nan_in_an_archive_is_named_by_its_row(joints: np.ndarray, tmp_path: Path) -> None:
     path, _ = written("nyu.npz", joints, tmp_path)
     with np.load(path) as file:

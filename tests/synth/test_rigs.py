@@ -123,3 +123,28 @@ def test_a_camera_with_lens_distortion_is_refused_by_name(tmp_path: Path) -> Non
     flat = replace(bent, dist=(0.0,) * 5)
     write_rig(Rig((good[0], flat)), path)
     assert SynthConfig(rig=path).make_rig().names == ("cam0", "wide")
+
+
+def test_steps_of_depth_that_end_before_the_hands_are_refused(tmp_path: Path) -> None:
+    """`depth_unit_mm=0.001` (metres taken for a scale) made a recording of nothing but zeros."""
+    with pytest.raises(HandloomError, match="Camera 'cam0' cannot store the depth of the volume") as caught:
+        SynthConfig(depth_unit_mm=0.001).make_rig()
+    assert "65535 steps of depth_unit_mm = 0.001 reach to 66 mm, hands to 750 mm" in str(caught.value)
+    path = tmp_path / "rig.toml"
+    # Half of the hands would be there.
+    write_rig(ring_rig(2, depth_unit_mm=0.009), path)
+    with pytest.raises(HandloomError, match="cannot store the depth") as caught:
+        SynthConfig(rig=path).make_rig()
+    assert str(path) in str(caught.value)
+    SynthConfig(depth_unit_mm=0.012).make_rig()
+
+
+def test_a_rig_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a cluster stands in another folder than the command was given in."""
+    write_rig(ring_rig(2), tmp_path / "rig.toml")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = SynthConfig(rig=Path("rig.toml"), hand_mapping=Path("names.yaml"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert config.make_rig() == ring_rig(2)
+    assert config.hand_mapping == tmp_path / "names.yaml"

@@ -272,7 +272,7 @@ def test_labelled_frames_are_found_unit_by_unit(tmp_path: Path) -> None:
     count, rig = 3 * CHUNK_FRAMES, Rig(CONFIG.make_rig().cameras[:1])
     made = create_recording(tmp_path / "r.zarr", kind="captured", rig=rig, hand="right", provenance={"made": "here"})
     row = np.arange(count)
-    joints = np.zeros((count, 26, 3), np.float32)
+    joints = np.tile(np.linspace(-60, 60, 26, dtype=np.float32)[:, None], (count, 1, 3))
     joints[row % 7 == 0] = np.nan
     joints[row % 11 == 0, 4:] = np.nan
     subject, split = (row // 500).astype(np.int32), np.where(row >= 1200, 2, 0).astype(np.uint8)
@@ -297,6 +297,10 @@ def test_a_recording_that_cannot_have_twins_is_refused(copy: Recording, tmp_path
     rng = np.random.default_rng(0)
     copy.replace_labels(rng.normal(size=(CONFIG.frames, 26, 3)).astype(np.float32) * 100, layout="openxr26")
     with pytest.raises(HandloomError, match="No labelled frame could be fitted"):
+        make_twins(copy.path, where, settings=CLEAN)
+    assert not where.exists()
+    copy.replace_labels(joints_of(copy) * 10, layout="openxr26")
+    with pytest.raises(HandloomError, match="not those of a hand in millimetres"):
         make_twins(copy.path, where, settings=CLEAN)
     assert not where.exists()
     copy.replace_labels(np.full((CONFIG.frames, 26, 3), np.nan, np.float32), layout="openxr26")
