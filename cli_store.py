@@ -129,3 +129,20 @@ def store_merge(recordings: tuple[Path, ...], out: Path, overwrite: bool) -> Non
 def _made(out: Path, frames: int) -> None:
     click.echo(f"{out}: {frames} frames")
     print_next(f"handloom store verify {out} --deep")
+
+
+@store.command("export")
+@click.argument("recording", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The plain folder to make.")
+@overwrite_option
+def store_export(recording: Path, out: Path, overwrite: bool) -> None:
+    """Write a recording's full frames as a plain folder of PNGs that 'capture import' reads."""
+    from .console import progress
+    from .stores.export import export
+
+    with progress("Exporting") as report:
+        done = export(recording, out, overwrite=overwrite, progress=report)
+    click.echo(f"{out}: {done.images} images of {done.frames} frames, {done.labelled} of them labelled")
+    for what in done.left_out:
+        click.echo(f"  left out: {what}")
+    print_next(f"handloom capture import {out} --out R.zarr")

@@ -118,14 +118,14 @@ def write_folder(
 
 
 def write_joints(path: Path, joints: Mapping[int, NDArray[Any]]) -> None:
-    """Write joints.csv: (26, 3) mm a frame, joints with NaN left out."""
+    """Write joints.csv: (26, 3) mm a frame, joints with NaN left out, float32 to the last bit."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(JOINT_COLUMNS)
         for frame in sorted(joints):
             for name, point in zip(OPENXR26, joints[frame], strict=True):
                 if np.isfinite(point).all():
-                    writer.writerow((frame, name, *(f"{x:.4f}" for x in point)))
+                    writer.writerow((frame, name, *(str(np.float32(x)) for x in point)))
 
 
 def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:

@@ -63,8 +63,8 @@ def read_all(folder: Path) -> None:
     [
         ("joints.csv", OPENXR26[0], "thum", r"Unknown joint 'thum'[\s\S]*line 2[\s\S]*wrist"),
         ("joints.csv", "5,palm", "9,palm", "Frame 9 is labelled but has no image"),
-        ("joints.csv", "1.0000", "nan", "not finite"),
-        ("joints.csv", "1.0000", "one", "'one' is not a number"),
+        ("joints.csv", "1.0", "nan", "not finite"),
+        ("joints.csv", "1.0", "one", "'one' is not a number"),
         ("joints.csv", "x_mm", "x_m", "other columns"),
         ("frames.csv", "0,left", "0,centre", r"Unknown camera 'centre'[\s\S]*left, right"),
         ("frames.csv", "left/000000.png", "left/000099.png", "listed but not there"),

@@ -1,0 +1,94 @@
+"""A recording as a plain folder (see `folder.py`), which everyone can read and `capture import` takes back.
+
+Kept: the rig, the full frames of images that are there, their times, frame_ids as frame numbers, joints of the
+layout openxr26 to the last bit, the hand. Not kept, for the form has no room for it: subject, sequence, split,
+crops, other layouts, synthesis parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import HandloomError
+from .folder import write_folder
+from .recording import Recording, open_recording
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    images: int
+    frames: int
+    labelled: int
+    left_out: tuple[str, ...]
+    """What the folder has no room for, in words."""
+
+
+def export(path: Path, out: Path, *, overwrite: bool = False, progress: Callable[..., None] | None = None) -> Exported:
+    """Write the recording at `path` as the plain folder `out`; it appears there when it is whole.
+
+    Raises:
+        HandloomError: it keeps no full frames, is damaged, or `out` is taken (by no plain folder, with `overwrite`).
+    """
+    recording = open_recording(path)
+    frames = recording.frames
+    assert frames is not None
+    if not recording.has_depth:
+        raise HandloomError(
+            "The recording keeps no full frames to export", where=str(path), why="it was rendered as crops of the hand"
+        )
+    ours = (out / "rig.toml").is_file() and (out / "frames.csv").is_file()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not overwrite:
+            raise HandloomError("The output exists already", where=str(out), fix="add --overwrite")
+        if not ours or path.resolve().is_relative_to(out.resolve()):
+            raise HandloomError("Refusing to overwrite what is not a plain folder", where=str(out))
+    present, ids = frames.read("present"), frames.read("frame_id")
+    kept: NDArray[np.bool_] = np.asarray((present > 0).any(axis=1))
+    joints: dict[int, NDArray[Any]] | None = None
+    left_out = [f"{(~kept).sum()} frames without any image"] if not kept.all() else []
+    if recording.labels is not None and recording.layout is not None:
+        if recording.layout.name == "openxr26":
+            points = recording.labels.read("joints")
+            whole: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2))
+            known = whole.any(axis=1)
+            joints = {int(ids[row]): points[row] for row in np.flatnonzero(known & kept[: len(points)])}
+        else:
+            left_out.append(f"the labels, of layout {recording.layout.name} (the folder takes openxr26)")
+    partial = out.with_name(f".{out.name}.exporting")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_folder(partial, recording.rig, _images(recording, present, ids, progress), joints=joints)
+        meta = {"hand": recording.hand, "uuid": recording.uuid}
+        (partial / "meta.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in meta.items()))
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(int(present.sum()), int(kept.sum()), len(joints or {}), tuple(left_out))
+
+
+def _images(
+    recording: Recording, present: NDArray[Any], ids: NDArray[Any], progress: Callable[..., None] | None
+) -> Iterator[tuple[int, int, NDArray[np.uint16], int, int]]:
+    """One image after the other, with its times."""
+    frames = recording.frames
+    assert frames is not None
+    device, host = frames.read("t_device_ns"), frames.read("t_host_ns")
+    for row in range(len(ids)):
+        for view, name in enumerate(recording.rig.names):
+            if present[row, view]:
+                depth = frames.read_rows(f"depth/{name}", [row])[0]
+                yield int(ids[row]), view, depth, int(device[row, view]), int(host[row, view])
+        if progress is not None:
+            progress(row + 1, len(ids))
