@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 
 LANES: Final = 32
 """Row passes run over whole multiples of so many pixels, into columns beyond the row that buffers keep for it: what
-is left over of a row would otherwise be done one by one, for a row of a hand a third of the time."""
+is left over would otherwise be done one by one."""
 _NORMAL: Final = tuple(np.float32(x) for x in (3.2931036, 0.90065564, -1.6678830, 2.4102063))
 """Odd polynomial that makes a normal deviate of the sum of four bytes, −1 to 1: least squares against the quantiles,
 unit variance. Kurtosis 3.000; beyond 3 σ lie 0.269 % (0.270 %), beyond 4 σ 57 ppm (63 ppm)."""

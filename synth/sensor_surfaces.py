@@ -3,7 +3,7 @@
 All works on disparity (or anything else that is proportional to 1/z), 0 = nothing: over the image of a plane it
 is affine. What a loop does to a pixel has no branch, and rows are given as flat images and where to begin, as an
 unsigned index: only then does the compiler know that no index is negative and uses vectors, worth a factor of three,
-and a slice of a row costs as much as fifty of its pixels (it is counted, atomically).
+and slices of rows, which are counted, cost more than short passes: without them interpolation took a fifth.
 """
 
 from __future__ import annotations
