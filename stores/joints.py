@@ -133,6 +133,16 @@ def _msra() -> Layout:
     return Layout("msra21", tuple(n for n, _ in points), 5, _exact(tuple(points)), edges)
 
 
+def _bighand() -> Layout:
+    # The five knuckles first, then finger by finger; the thumb's "MCP" is its joint at the wrist's side (CMC).
+    points = [("wrist", "wrist")]
+    points += [(f"{finger}_mcp", _fingers(finger)[0]) for finger in FINGERS]
+    for finger in FINGERS:
+        points += [(f"{finger}_{n}", j) for n, j in zip(("pip", "dip", "tip"), _fingers(finger)[1:], strict=True)]
+    edges = _chain(*((0, 1 + f, *range(6 + 3 * f, 9 + 3 * f)) for f in range(5)))
+    return Layout("bighand21", tuple(n for n, _ in points), 3, _exact(tuple(points)), edges)
+
+
 def _icvl() -> Layout:
     points = [("palm", "palm")]
     for finger in FINGERS:
@@ -201,7 +211,8 @@ def _nyu14() -> Layout:
 
 
 LAYOUTS: Final[Mapping[str, Layout]] = {
-    layout.name: layout for layout in (_openxr(), _mediapipe(), _mano(), _msra(), _icvl(), _nyu36(), _nyu14())
+    layout.name: layout
+    for layout in (_openxr(), _mediapipe(), _mano(), _msra(), _bighand(), _icvl(), _nyu36(), _nyu14())
 }
 
 

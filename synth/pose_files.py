@@ -19,7 +19,6 @@ is off by the difference. Its `betas` are not used: they describe MANO's own fle
 
 from __future__ import annotations
 
-import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +31,23 @@ from ..stores.camera import unproject
 from ..stores.errors import HandloomError
 from ..stores.folder import read_joints
 from ..stores.joints import OPENXR26, Layout, layout_named
+from ..stores.label_files import (
+    ICVL_K,
+    NYU_K,
+    Y_DOWN,
+    Y_DOWN_Z_FORWARD,
+    is_number,
+    numbers,
+    nyu_points,
+    nyu_subjects,
+    text_lines,
+)
 from ..stores.recording import SPLITS, Recording, open_recording
 from .hand import DOFS, POSE_SIZE, SHAPE_NAMES
 
 F64 = NDArray[np.float64]
 Side = Literal["right", "left"]
 
-NYU_K: Final = (588.03, 587.07, 320.0, 240.0)
-"""With the sign that lets y point down (the files' −587.07 lets it point up)."""
-ICVL_K: Final = (240.99, 240.96, 160.0, 120.0)
-NYU_TEST: Final = (8252, 2440)
-"""Frames of NYU's test set, and the one from which on it shows its second person."""
 KINDS: Final = (
     "a recording, joints.csv, NYU's .mat or .npz, MANO's .npz or .npy, label files of NYU, ICVL or MSRA (.txt)"
 )
@@ -186,27 +191,9 @@ def _refuse_nan(path: Path, values: F64) -> None:
         )
 
 
-def _nyu_subjects(count: int) -> NDArray[np.int64]:
-    whole, second = NYU_TEST
-    return (np.arange(count) >= second).astype(np.int64) if count == whole else np.zeros(count, np.int64)
-
-
 def _nyu_mat(path: Path) -> PoseFile:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        found = loadmat(path, variable_names=["joint_xyz"])
-    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
-        raise HandloomError("The file is no MATLAB file that can be read", where=str(path), why=str(error)) from error
-    xyz = found.get("joint_xyz")
-    if xyz is None or np.ndim(xyz) != 4 or np.shape(xyz)[2:] != (36, 3):
-        raise HandloomError(
-            "The file is not NYU's joint_data.mat", where=str(path),
-            why="it needs joint_xyz (camera, frame, 36, 3)" + ("" if xyz is None else f"; found {np.shape(xyz)}"),
-        )  # fmt: skip
-    points = np.asarray(xyz[0], np.float64) * [1.0, -1.0, 1.0]
-    return _of_camera(path, "NYU, 36 points", points, "nyu36", side="right", subject=_nyu_subjects(len(points)))
+    points = nyu_points(path, "joint_xyz")[0] * Y_DOWN
+    return _of_camera(path, "NYU, 36 points", points, "nyu36", side="right", subject=nyu_subjects(len(points)))
 
 
 def _array(path: Path) -> NDArray[Any]:
@@ -232,7 +219,7 @@ def _npz(path: Path) -> PoseFile:
     if u.ndim != 2 or not u.shape == v.shape == d.shape or u.shape[1] != 36:
         raise HandloomError("u, v and d must be (n, 36)", where=str(path), why=f"{u.shape}, {v.shape}, {d.shape}")
     points = unproject(np.stack([u, v], axis=-1), d, NYU_K)
-    return _of_camera(path, "NYU, 36 points", points, "nyu36", side="right", subject=_nyu_subjects(len(points)))
+    return _of_camera(path, "NYU, 36 points", points, "nyu36", side="right", subject=nyu_subjects(len(points)))
 
 
 _WANTED: Final = ("u", "v", "d", "pose", "trans")
@@ -257,17 +244,13 @@ def _mano(path: Path, arrays: dict[str, NDArray[Any]]) -> PoseFile:
 
 
 def _text(path: Path) -> PoseFile:
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise HandloomError("The file of poses cannot be read", where=str(path), why=str(error)) from error
-    numbered = [(i, words) for i, words in enumerate(lines, start=1) if words]
+    numbered = list(text_lines(path))
     counted = bool(numbered) and len(numbered[0][1]) == 1
     if counted:
         numbered = numbered[1:]
     if not numbered:
         raise HandloomError("The file holds no pose", where=str(path))
-    named = not _is_number(numbered[0][1][0])
+    named = not is_number(numbered[0][1][0])
     width = len(numbered[0][1]) - named
     if width not in (42, 48, 63) or (counted != (width == 63)):
         raise HandloomError(
@@ -275,46 +258,22 @@ def _text(path: Path) -> PoseFile:
             why=f"{width} numbers; NYU's 14 points have 42, ICVL's 16 have 48, "
             "MSRA's 21 have 63 below a line with their count",
         )  # fmt: skip
-    values = np.array([_numbers(path, line, words[int(named) :], width) for line, words in numbered])
+    values = np.array([numbers(path, line, words[int(named) :], width) for line, words in numbered])
     points = values.reshape(len(values), -1, 3)
     _refuse_nan(path, points)
     if width == 63:
-        return _of_camera(path, "MSRA, 21 points", points * [1.0, -1.0, -1.0], "msra21", side=None)
+        return _of_camera(path, "MSRA, 21 points", points * Y_DOWN_Z_FORWARD, "msra21", side=None)
     k = NYU_K if width == 42 else ICVL_K
     # Pixels are positive; millimetres lie on both sides of the axis.
     pixels = bool((points[..., :2] >= 0).mean() > 0.98)
     if pixels:
         points = unproject(points[..., :2], points[..., 2], k)
     elif width == 42:
-        points = points * [1.0, -1.0, 1.0]
+        points = points * Y_DOWN
     if width == 42:
-        subject = _nyu_subjects(len(points))
+        subject = nyu_subjects(len(points))
         return _of_camera(path, "NYU, 14 points", points, "nyu14", side="right", subject=subject)
     return _of_camera(path, "ICVL, 16 points", points, "icvl16", side=None)
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _numbers(path: Path, line: int, words: list[str], width: int) -> list[float]:
-    if len(words) != width:
-        raise HandloomError(
-            "A line has another number of values", where=f"{path}, line {line}", why=f"{len(words)} instead of {width}"
-        )
-    for word in words:
-        if not _is_number(word):
-            raise HandloomError(f"'{word[:40]}' is not a number", where=f"{path}, line {line}")
-    values = [float(word) for word in words]
-    if not all(map(math.isfinite, values)):
-        raise HandloomError(
-            "The file of poses holds numbers that are not finite", where=f"{path}, line {line}", fix="delete that line"
-        )
-    return values
 
 
 assert len(DOFS) == POSE_SIZE

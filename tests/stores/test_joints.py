@@ -34,7 +34,7 @@ def test_the_fourteen_are_of_the_thirty_six() -> None:
 
 
 def test_drawn_bones_connect_all_drawn_points() -> None:
-    for name in ("openxr26", "mediapipe21", "mano21", "msra21", "icvl16", "nyu14"):
+    for name in ("openxr26", "mediapipe21", "mano21", "msra21", "bighand21", "icvl16", "nyu14"):
         layout = layout_named(name)
         reached, edges = {layout.edges[0][0]}, set(layout.edges)
         while new := {b for a, b in edges if a in reached} | {a for a, b in edges if b in reached}:
@@ -42,6 +42,16 @@ def test_drawn_bones_connect_all_drawn_points() -> None:
                 break
             reached |= new
         assert reached == set(range(len(layout))), name
+
+
+def test_bighands_points_are_msras_in_another_order() -> None:
+    # Wrist, TMCP, IMCP, MMCP, RMCP, PMCP, TPIP, TDIP, TTIP, IPIP, … PTIP; MSRA: wrist, index ×4, …, thumb ×4.
+    big, msra = layout_named("bighand21"), layout_named("msra21")
+    order = [0, 17, 1, 5, 9, 13, 18, 19, 20, 2, 3, 4, 6, 7, 8, 10, 11, 12, 14, 15, 16]
+    assert (big.matrix() == msra.matrix()[order]).all()
+    assert big.points[:9] == (
+        "wrist", "thumb_mcp", "index_mcp", "middle_mcp", "ring_mcp", "little_mcp", "thumb_pip", "thumb_dip", "thumb_tip"
+    )  # fmt: skip
 
 
 def test_an_unknown_name_lists_the_known() -> None:
