@@ -140,16 +140,45 @@ def _locate(recording: Path, *, overwrite: bool) -> None:
 @capture.command("import")
 @click.argument("folder", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option(
+    "--dataset",
+    type=click.Choice(["folder", "nyu", "icvl", "msra", "bighand"]),
+    default="folder",
+    show_default=True,
+    help="What FOLDER is: a plain folder, or a published data set as it was unpacked.",
+)
+@click.option("--split", type=click.Choice(["train", "test"]), help="Only this part of a data set; NYU needs it.")
+@click.option("--test-subject", type=click.IntRange(0, 8), help="Of MSRA15, whom to keep for testing.")
+@click.option("--frames", type=click.IntRange(1), help="Only the first N frames of a data set.")
+@click.option(
+    "--center",
+    type=click.Choice(["none", "labels"]),
+    default="none",
+    show_default=True,
+    help="Cut a data set's crops around its labels' palm; else 'capture locate' does it.",
+)
+@click.option("--hand", type=click.Choice(["right", "left"]), help="Which hand, where a data set does not say so.")
 @overwrite_option
-def capture_import(folder: Path, out: Path, overwrite: bool) -> None:
-    """Read a plain folder (rig.toml, frames.csv, PNGs, perhaps joints.csv) into a recording."""
+def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **given: Any) -> None:
+    """Read a plain folder (rig.toml, frames.csv, PNGs, perhaps joints.csv) or a data set into a recording."""
+    from .capture.datasets import import_dataset
     from .capture.importing import import_folder
     from .console import progress
 
-    with progress("Importing") as report:
-        recording = import_folder(folder, out, overwrite=overwrite, progress=report)
+    if dataset == "folder":
+        for name, value in given.items():
+            if value not in (None, "none"):
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with --dataset nyu, icvl, msra or bighand")
+        with progress("Importing") as report:
+            recording = import_folder(folder, out, overwrite=overwrite, progress=report)
+    else:
+        with progress("Importing") as report:
+            recording = import_dataset(folder, out, dataset=dataset, overwrite=overwrite, progress=report, **given)
     click.echo(f"{out}: {recording.n_frames} frames of {recording.n_views} cameras")
-    print_next(f"handloom capture locate {out}")
+    if recording.crops is not None:
+        print_next(f"handloom synth twin {out} --out twins.zarr")
+    else:
+        print_next(f"handloom capture locate {out}")
 
 
 # -- learn ---------------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ def _write(recording: Recording, found: Sequence[Found | None], tell: Callable[[
         for start in range(0, recording.n_frames, BATCH):
             present = recording.frames.read("present", start, start + BATCH) > 0
             part = found[start : start + BATCH]
-            rows = _crops(recording, _read(recording, start), present, part, crop_px, window_mm)
+            rows = crops_around(recording, _read(recording, start), present, part, crop_px, window_mm)
             appender.append(rows)
             images += int(present.sum())
             located += int((rows["center_source"] > 0).sum())
@@ -256,15 +256,27 @@ def _write(recording: Recording, found: Sequence[Found | None], tell: Callable[[
     return Located(images, located, recording.n_frames, float(np.mean(scores)) if scores else 0.0)
 
 
-def _crops(
+def crops_around(
     recording: Recording,
     depth: list[NDArray[np.uint16]],
     present: NDArray[np.bool_],
     found: Sequence[Found | None],
     crop_px: int,
     window_mm: float,
+    *,
+    source: int = LOCATED,
 ) -> dict[str, NDArray[Any]]:
-    """Rows of `crops/`; a view in which the hand is not seen keeps the geometry but has no source."""
+    """Rows of `crops/` around what was found; a view in which the hand is not seen keeps the geometry but no source.
+
+    Args:
+        recording: whose cameras they are.
+        depth: of each camera (n, H, W).
+        present: (n, V) whether there is an image.
+        found: of each row, in the rig's frame; None where nothing was.
+        crop_px: side of a crop.
+        window_mm: what it shows.
+        source: where the centres come from, an index of CENTER_SOURCES.
+    """
     count, views = present.shape
     out: dict[str, NDArray[Any]] = {
         "crop": np.zeros((count, views, crop_px, crop_px), np.uint16),
@@ -286,6 +298,6 @@ def _crops(
         near = np.abs(crop * camera.depth_unit_mm - center[2]) < HAND_MM
         if (near & (crop > 0)).sum() >= LEAST_PIXELS:
             out["crop"][row, view] = crop
-            out["center_source"][row, view] = LOCATED
+            out["center_source"][row, view] = source
             out["center_score"][row, view] = one.score
     return out
