@@ -9,7 +9,7 @@ Cost: 20 µs an iteration with 14 points, twice that with a free shape.
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,6 @@ from .chain import forward, scales
 import numba as nb  # isort: skip
 
 F64 = NDArray[np.float64]
-
-POSE_AT: Final = 6
-SHAPE_AT: Final = 31
-"""Where the columns of pose and shape begin: rotation, position and 25 angles come before."""
 
 
 class Terms(NamedTuple):
