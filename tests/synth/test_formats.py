@@ -160,7 +160,7 @@ def test_commands_say_what_a_hand_is_and_write_it(tmp_path: Path) -> None:
     count = len(builtin_hand().vertices)
     assert done.stdout == (
         f"{out}: left hand, {count} vertices\n"
-        f"next: handloom hand show --hand {out}\n  or: handloom synth run --out S.zarr --hand {out}\n"
+        f"next: handloom hand show --hand {out}\n  or: handloom synth run --out S.zarr --hand {out} --side left\n"
     )
     lines = run("hand", "show", "--hand", out).stdout.splitlines()
     assert lines[0] == f"hand           {out}, left"

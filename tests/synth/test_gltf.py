@@ -355,7 +355,7 @@ def test_the_hand_is_drawn(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-2:] == [
         f"picture        {out}",
-        f"next: handloom synth run --out S.zarr --hand {path}",
+        f"next: handloom synth run --out S.zarr --hand {path} --side left",
     ]
     picture = cv2.imread(str(out))
     cells = picture.reshape(picture.shape[0] // 200, 200, 6, 200, 3).swapaxes(1, 2)
