@@ -168,7 +168,7 @@ def test_commands_say_what_a_hand_is_and_write_it(tmp_path: Path) -> None:
     assert lines[2:] == [
         lines[2],
         "forearm        yes",
-        f"next: handloom synth run --out S.zarr --hand {out}",
+        f"next: handloom synth run --out S.zarr --hand {out} --side left",
     ]
     facts = json.loads(run("hand", "show", "--json").stdout)
     assert (facts["side"], facts["closed"], facts["forearm"], facts["notes"]) == ("right", True, True, [])
