@@ -181,6 +181,67 @@ def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **giv
         print_next(f"handloom capture locate {out}")
 
 
+@capture.command("calibrate")
+@click.argument("source", type=FOLDER)
+@click.option("--target", required=True, metavar="sphere:RADIUSmm", help="What was moved through the volume.")
+@click.option("--out", type=FILE, required=True, help="The rig.toml to write.")
+@click.option("--report", type=FILE, help="A page (.html) to write: cameras, shared views, residuals.")
+@click.option(
+    "--origin",
+    type=click.Choice(["volume", "first-camera"]),
+    default="volume",
+    show_default=True,
+    help="The rig's origin; its axes are the first camera's.",
+)
+@click.option("--bias/--no-bias", default=True, show_default=True, help="Estimate each camera's depth bias.")
+@click.option("--initial", type=FILE, help="Intrinsics: a rig.toml or an anipose TOML, by camera name.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["handloom", "anipose"]),
+    default="handloom",
+    show_default=True,
+    help="Of --out.",
+)
+@json_option
+@overwrite_option
+def capture_calibrate(
+    source: Path,
+    target: str,
+    out: Path,
+    report: Path | None,
+    origin: Any,
+    bias: bool,
+    initial: Path | None,
+    form: Any,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """Find where the cameras stand, from a ball of known radius in SOURCE: a recording or a plain folder."""
+    from .capture.calibrate import calibrate, lines, parse_target, refuse_existing, write_calibration
+    from .console import progress
+
+    shown = parse_target(target)
+    for path in (out, *([report] if report else [])):
+        refuse_existing(path, overwrite=overwrite)
+    with progress("Looking for the target") as tell:
+        fit = calibrate(source, shown, origin=origin, bias=bias, initial=initial, progress=tell)
+    write_calibration(fit, out, form)
+    if report:
+        from .capture.calibrate_report import write_report
+
+        write_report(fit, report, name=source.name, target=str(shown))
+    if as_json:
+        print_json(fit.to_dict())
+        return
+    click.echo(f"{out}: {len(fit.rig)} cameras from {int((fit.seen.sum(1) > 1).sum())} of {len(fit.seen)} frames")
+    click.echo("\n".join(lines(fit)))
+    if report:
+        click.echo(f"{report}: cameras, shared views, residuals")
+    if form == "handloom":
+        print_next(f"handloom capture record SOURCE --rig {out} --out R.zarr")
+
+
 # -- learn ---------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,61 @@
+"""The full frames of a recording or of a plain folder, one image at a time: what calibration looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stores.camera import Rig
+from ..stores.errors import HandloomError
+from ..stores.folder import read_folder
+from ..stores.recording import open_recording
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthRows:
+    """Rows of images that belong together."""
+
+    rig: Rig
+    present: NDArray[np.bool_]
+    """(T, V) whether there is an image."""
+    depth: Callable[[int, int], NDArray[np.uint16]]
+    """(row, view) → (H, W) steps of the camera's unit; only where there is an image."""
+
+    def depth_mm(self, row: int, view: int) -> NDArray[np.float32]:
+        """(H, W) mm of one image."""
+        unit = np.float32(self.rig.cameras[view].depth_unit_mm)
+        return np.asarray(self.depth(row, view).astype(np.float32) * unit)
+
+
+def open_depth_rows(path: Path) -> DepthRows:
+    """The images at `path`.
+
+    Raises:
+        HandloomError: neither a recording nor a plain folder, or a recording without full frames.
+    """
+    if (path / "rig.toml").exists() and not (path / "zarr.json").exists():
+        return _of_folder(path)
+    recording = open_recording(path)
+    frames = recording.frames
+    if frames is None or not recording.has_depth:
+        raise HandloomError("The recording holds no full frames to look at", where=str(path))
+    names = recording.rig.names
+
+    def depth(row: int, view: int) -> NDArray[np.uint16]:
+        return np.asarray(frames.read(f"depth/{names[view]}", row, row + 1)[0], np.uint16)
+
+    return DepthRows(recording.rig, frames.read("present") > 0, depth)
+
+
+def _of_folder(path: Path) -> DepthRows:
+    folder = read_folder(path)
+    rows = {frame: row for row, frame in enumerate(folder.frames)}
+    images = {(rows[image.frame], image.camera): image for image in folder.images}
+    present = np.zeros((len(rows), len(folder.rig)), bool)
+    for key in images:
+        present[key] = True
+    return DepthRows(folder.rig, present, lambda row, view: folder.depth(images[row, view]))

@@ -1,0 +1,174 @@
+"""What a calibration found: the cameras, how well they are known, and what each of them saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stores.camera import Camera, Rig
+from .view_graph import shared_views
+
+F64 = NDArray[np.float64]
+Origin = Literal["volume", "first-camera"]
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFit:
+    """One camera of the rig."""
+
+    name: str
+    seen: int
+    """Frames in which it saw the target."""
+    used: int
+    """Observations that agree with the rig."""
+    mistakes: int
+    """Observations that do not."""
+    residual: float
+    """Median of those that do, in the fit's unit."""
+    sd_deg: float
+    """Standard deviation of its rotation against the first camera's, all axes together."""
+    sd_mm: float
+    """Likewise of where it sees the middle of the volume."""
+    bias_mm: float | None
+    """How much too far it measures, where that was estimated."""
+    bias_sd_mm: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RigFit:
+    """The refined rig, in whichever frame `origin` says, and the evidence."""
+
+    rig: Rig
+    cameras: tuple[CameraFit, ...]
+    origin: Origin
+    seen: NDArray[np.bool_]
+    """(T, V) of the frames that were looked at."""
+    row: NDArray[np.intp]
+    """(T,) which rows of the source these are."""
+    places: F64
+    """(K, 3) mm of the target in the rig's frame, frames that two or more cameras saw."""
+    camera: NDArray[np.intp]
+    """(n,) of each observation."""
+    place: NDArray[np.intp]
+    """(n,) of each observation."""
+    residual: F64
+    """(n,) distance of each observation from what the rig says."""
+    inlier: NDArray[np.bool_]
+    """(n,)"""
+    unit: Literal["mm", "px"]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> NDArray[np.int64]:
+        """(V, V) frames in which two cameras saw the target together."""
+        return shared_views(self.seen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for --json."""
+        return {
+            "frames": len(self.seen),
+            "frames_shared": int((self.seen.sum(1) > 1).sum()),
+            "origin": self.origin,
+            "residual_unit": self.unit,
+            "cameras": [
+                {
+                    "name": one.name,
+                    "frames": one.seen,
+                    "used": one.used,
+                    "mistakes": one.mistakes,
+                    "residual": round(one.residual, 4),
+                    "sd_deg": round(one.sd_deg, 5),
+                    "sd_mm": round(one.sd_mm, 4),
+                    "bias_mm": None if one.bias_mm is None else round(one.bias_mm, 3),
+                    "bias_sd_mm": None if one.bias_sd_mm is None else round(one.bias_sd_mm, 3),
+                }
+                for one in self.cameras
+            ],
+            "shared_frames": self.shared.tolist(),
+            "notes": list(self.notes),
+            "rig": self.rig.to_dict(),
+        }
+
+
+def placed(
+    rig: Rig,
+    *,
+    rotation: F64,
+    shift: F64,
+    covariance: F64,
+    bias_mm: F64 | None,
+    bias_sd_mm: NDArray[Any] | None,
+    seen: NDArray[np.bool_],
+    row: NDArray[np.intp],
+    places: F64,
+    camera: NDArray[np.intp],
+    place: NDArray[np.intp],
+    residual: F64,
+    inlier: NDArray[np.bool_],
+    unit: Literal["mm", "px"],
+) -> RigFit:
+    """The fit about the middle of the volume: the mean of the target's places, axes as the first camera's.
+
+    Args:
+        rig: names, sizes and intrinsics; its poses are replaced.
+        rotation: (V, 3, 3); the first is the identity.
+        shift: (V, 3) mm.
+        covariance: (V, 6, V, 6) of rotation vectors (rad, in the camera's frame) and shifts (mm).
+        bias_mm: (V,) or None.
+        bias_sd_mm: (V,) or None.
+        seen: see `RigFit`, and so for the others.
+        row: …
+        places: …
+        camera: …
+        place: …
+        residual: …
+        inlier: …
+        unit: of the residual.
+    """
+    good = np.zeros(len(places), bool)
+    good[place[inlier]] = True
+    middle = places[good].mean(0) if good.any() else places.mean(0)
+    found = []
+    for view, name in enumerate(rig.names):
+        mine = camera == view
+        fine = mine & inlier
+        spread = [np.sqrt(max(np.trace(covariance[view, s, view, s]), 0.0)) for s in (slice(0, 3), slice(3, 6))]
+        found.append(
+            CameraFit(
+                name,
+                int(seen[:, view].sum()),
+                int(fine.sum()),
+                int((mine & ~inlier).sum()),
+                float(np.median(residual[fine])) if fine.any() else float("nan"),
+                float(np.degrees(spread[0])),
+                float(spread[1]),
+                None if bias_mm is None else float(bias_mm[view]),
+                None if bias_sd_mm is None else float(bias_sd_mm[view]),
+            )
+        )
+    cameras = [
+        _posed(one, rotation[view], shift[view] + rotation[view] @ middle) for view, one in enumerate(rig.cameras)
+    ]
+    return RigFit(
+        Rig(tuple(cameras)), tuple(found), "volume", seen, row, places - middle, camera, place, residual, inlier, unit
+    )
+
+
+def with_origin(fit: RigFit, origin: Origin) -> RigFit:
+    """A rig about the middle of the volume, as `placed` makes it, in the frame that is asked for."""
+    if origin == "volume":
+        return fit
+    # Axes are the first camera's either way, so only the origin moves.
+    middle = fit.rig.cameras[0].translation
+    cameras = [_posed(c, c.rotation, c.translation - c.rotation @ middle) for c in fit.rig.cameras]
+    return replace(fit, rig=Rig(tuple(cameras)), origin=origin, places=fit.places + middle)
+
+
+def _posed(camera: Camera, rotation: F64, shift: F64) -> Camera:
+    left, _, right = np.linalg.svd(rotation)  # rounding adds up over the steps
+    (a, b, c), (d, e, f), (g, h, i) = (left @ right).tolist()
+    x, y, z = (float(value) for value in shift)
+    return replace(camera, r=((a, b, c), (d, e, f), (g, h, i)), t=(x, y, z))
