@@ -1,0 +1,174 @@
+"""The commands about captures: `handloom capture …`; part of `cli.py`, imports nothing heavy either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option
+
+
+@click.group()
+def capture() -> None:
+    """Unlabelled multi-view depth from cameras, files and folders."""
+
+
+@capture.command("record")
+@click.argument("source", nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml); needed for several files.")
+@click.option("--frames", type=click.IntRange(1), default=300, show_default=True, help="Sets, for 'virtual'.")
+@click.option("--views", type=click.IntRange(1), default=3, show_default=True, help="Cameras, for 'virtual'.")
+@click.option("--locate", "find", is_flag=True, help="Find the hand right afterwards.")
+@seed_option
+@overwrite_option
+def capture_record(
+    source: tuple[str, ...],
+    out: Path,
+    rig: Path | None,
+    frames: int,
+    views: int,
+    find: bool,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Record SOURCE: a plain folder, RealSense recordings (.db3, .bag; one a camera), or 'virtual'."""
+    from .capture.open import open_source
+    from .capture.record import record
+    from .console import progress
+
+    with (
+        open_source(source, rig=rig, frames=frames, views=views, seed=seed) as images,
+        progress("Recording") as report,
+    ):
+        recording = record(images, out, overwrite=overwrite, progress=report)
+    click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
+    if find:
+        _locate(out, overwrite=False)
+    else:
+        print_next(f"handloom capture locate {out}")
+
+
+@capture.command("locate")
+@click.argument("recording", type=FOLDER)
+@overwrite_option
+def capture_locate(recording: Path, overwrite: bool) -> None:
+    """Find the hand in every image, without labels, and write the crops."""
+    _locate(recording, overwrite=overwrite)
+
+
+def _locate(recording: Path, *, overwrite: bool) -> None:
+    from .capture.locating import locate
+    from .console import progress
+
+    with progress("Locating") as report:
+        found = locate(recording, overwrite=overwrite, progress=report)
+    click.echo(f"{recording}: the hand was found in {found.located} of {found.images} images")
+    print_next(f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full")
+
+
+@capture.command("import")
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option(
+    "--dataset",
+    type=click.Choice(["folder", "nyu", "icvl", "msra", "bighand"]),
+    default="folder",
+    show_default=True,
+    help="What FOLDER is: a plain folder, or a published data set as it was unpacked.",
+)
+@click.option("--split", type=click.Choice(["train", "test"]), help="Only this part of a data set; NYU needs it.")
+@click.option("--test-subject", type=click.IntRange(0, 8), help="Of MSRA15, whom to keep for testing.")
+@click.option("--frames", type=click.IntRange(1), help="Only the first N frames of a data set.")
+@click.option(
+    "--center",
+    type=click.Choice(["none", "labels"]),
+    default="none",
+    show_default=True,
+    help="Cut a data set's crops around its labels' palm; else 'capture locate' does it.",
+)
+@click.option("--hand", type=click.Choice(["right", "left"]), help="Which hand, where a data set does not say so.")
+@overwrite_option
+def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **given: Any) -> None:
+    """Read a plain folder (rig.toml, frames.csv, PNGs, perhaps joints.csv) or a data set into a recording."""
+    from .capture.datasets import import_dataset
+    from .capture.importing import import_folder
+    from .console import progress
+
+    if dataset == "folder":
+        for name, value in given.items():
+            if value not in (None, "none"):
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with --dataset nyu, icvl, msra or bighand")
+        with progress("Importing") as report:
+            recording = import_folder(folder, out, overwrite=overwrite, progress=report)
+    else:
+        with progress("Importing") as report:
+            recording = import_dataset(folder, out, dataset=dataset, overwrite=overwrite, progress=report, **given)
+    click.echo(f"{out}: {recording.n_frames} frames of {recording.n_views} cameras")
+    if recording.crops is not None:
+        print_next(f"handloom synth twin {out} --out twins.zarr")
+    else:
+        print_next(f"handloom capture locate {out}")
+
+
+@capture.command("calibrate")
+@click.argument("source", type=FOLDER)
+@click.option("--target", required=True, metavar="sphere:RADIUSmm", help="What was moved through the volume.")
+@click.option("--out", type=FILE, required=True, help="The rig.toml to write.")
+@click.option("--report", type=FILE, help="A page (.html) to write: cameras, shared views, residuals.")
+@click.option(
+    "--origin",
+    type=click.Choice(["volume", "first-camera"]),
+    default="volume",
+    show_default=True,
+    help="The rig's origin; its axes are the first camera's.",
+)
+@click.option("--bias/--no-bias", default=True, show_default=True, help="Estimate each camera's depth bias.")
+@click.option("--initial", type=FILE, help="Intrinsics: a rig.toml or an anipose TOML, by camera name.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["handloom", "anipose"]),
+    default="handloom",
+    show_default=True,
+    help="Of --out.",
+)
+@json_option
+@overwrite_option
+def capture_calibrate(
+    source: Path,
+    target: str,
+    out: Path,
+    report: Path | None,
+    origin: Any,
+    bias: bool,
+    initial: Path | None,
+    form: Any,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """Find where the cameras stand, from a ball of known radius in SOURCE: a recording or a plain folder."""
+    from .capture.calibrate import calibrate, lines, parse_target, refuse_existing, write_calibration
+    from .console import progress
+
+    shown = parse_target(target)
+    for path in (out, *([report] if report else [])):
+        refuse_existing(path, overwrite=overwrite)
+    with progress("Looking for the target") as tell:
+        fit = calibrate(source, shown, origin=origin, bias=bias, initial=initial, progress=tell)
+    write_calibration(fit, out, form)
+    if report:
+        from .capture.calibrate_report import write_report
+
+        write_report(fit, report, name=source.name, target=str(shown))
+    if as_json:
+        print_json(fit.to_dict())
+        return
+    click.echo(f"{out}: {len(fit.rig)} cameras from {int((fit.seen.sum(1) > 1).sum())} of {len(fit.seen)} frames")
+    click.echo("\n".join(lines(fit)))
+    if report:
+        click.echo(f"{report}: cameras, shared views, residuals")
+    if form == "handloom":
+        print_next(f"handloom capture record SOURCE --rig {out} --out R.zarr")

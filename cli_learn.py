@@ -1,0 +1,193 @@
+"""The commands that learn and predict: train, eval, export, predict; part of `cli.py`, imports nothing heavy either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option, set_option
+
+
+@click.command()
+@click.argument("method", type=click.Choice(["murauer", "crossing"]))
+@click.option("--arm", default="full", show_default=True, help="Which data and losses; see the README.")
+@click.option("--synth", type=FOLDER, multiple=True, help="Synthetic recordings, twins among them.")
+@click.option("--real", type=FOLDER, help="The captured recording.")
+@click.option("--val", type=FOLDER, help="Labelled recording to watch; it chooses nothing.")
+@click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file of frame_ids.")
+@click.option("--layout", help="Points to predict.")
+@click.option("--init", type=FOLDER, help="Run whose pre-trained networks to start from.")
+@click.option("--run", "run_dir", type=FOLDER, required=True, help="Folder of the run.")
+@click.option("--preset", type=click.Choice(["quick", "fast", "paper"]), default="quick", show_default=True)
+@set_option
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@overwrite_option
+def train(
+    method: str,
+    arm: str,
+    synth: tuple[Path, ...],
+    real: Path | None,
+    val: Path | None,
+    init: Path | None,
+    run_dir: Path,
+    preset: str,
+    overrides: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Train a network from recordings: MURAUER's feature mapping or Crossing Nets."""
+    from .console import progress
+    from .learn.train import preset as named_preset
+    from .learn.train import train as run_training
+    from .stores.config import with_overrides
+
+    named = {name: value for name, value in given.items() if value is not None}
+    if str(named.get("labels", "")).isdigit():
+        named["labels"] = int(named["labels"])
+    config = named_preset(method, preset, arm, with_overrides(named, overrides))
+    with progress("Training") as report:
+        result = run_training(
+            config,
+            synth=list(synth),
+            real=real,
+            run_dir=run_dir,
+            val=val,
+            init=init,
+            resume=resume,
+            overwrite=overwrite,
+            progress=lambda done, total, values: report(done, total, _note(values)),
+        )
+    click.echo(f"{run_dir}: {result.steps} steps in {result.seconds:.0f} s")
+    for name, value in result.metrics.items():
+        if name.startswith("val/"):
+            click.echo(f"  {name:<14} {value:.2f}")
+    print_next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
+
+
+@click.group("eval")
+def evaluate() -> None:
+    """Measure models and result files."""
+
+
+@evaluate.command("model")
+@click.argument("run", type=FOLDER)
+@click.option("--on", "recording", type=FOLDER, required=True, help="Labelled recording.")
+@click.option("--center", type=click.Choice(["truth", "located"]), default="located", show_default=True)
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
+@seed_option
+@json_option
+def eval_model(run: Path, recording: Path, center: Any, split: str, seed: int, as_json: bool) -> None:
+    """Joint error of a run or an exported model on a labelled recording, with an interval."""
+    from .learn.estimators import open_estimator
+    from .learn.evaluate import evaluate_model
+    from .stores.recording import open_recording
+
+    found = evaluate_model(
+        open_estimator(run), open_recording(recording), name=str(run), center=center, split=split, seed=seed
+    )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    click.echo("\n".join(found.lines()))
+
+
+@evaluate.command("results")
+@click.argument("prediction", type=FILE)
+@click.option("--truth", type=FILE, required=True, help="Labels in the same form.")
+@click.option("--dataset", type=click.Choice(["nyu", "icvl", "msra"]), required=True)
+@click.option("--kind", type=click.Choice(["uvd", "xyz"]), help="How to read the prediction; else inferred.")
+@seed_option
+@json_option
+def eval_results(prediction: Path, truth: Path, dataset: str, kind: Any, seed: int, as_json: bool) -> None:
+    """Joint error of a published result file."""
+    from .learn.results import dataset_named, evaluate_results
+
+    metrics, notes = evaluate_results(prediction, truth, dataset_named(dataset), seed=seed, kind=kind)
+    if as_json:
+        print_json(metrics.to_dict() | {"notes": list(notes)})
+        return
+    click.echo("\n".join(metrics.lines()))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FILE, required=True, help="The ONNX file to write.")
+@overwrite_option
+def export(run: Path, out: Path, overwrite: bool) -> None:
+    """Write one file with weights, preprocessing, joint names, units and provenance."""
+    from .learn.export import export as write_model
+
+    made = write_model(run, out, overwrite=overwrite)
+    click.echo(f"{out}: {made.size_bytes / 1e6:.1f} MB, joints within {made.parity_mm:.4f} mm of the run's")
+    print_next(f"handloom predict {out} INPUT --out poses.csv")
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("source", type=FILE, metavar="INPUT")
+@click.option("--out", type=FILE, required=True, help="poses.csv: frame,camera,joint,x_mm,y_mm,z_mm.")
+@click.option("--overlay", type=FOLDER, help="Folder for pictures of the poses over the depth.")
+@click.option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics, for a PNG.")
+@click.option("--depth-unit-mm", type=float, default=1.0, show_default=True, help="Unit of a PNG's depth.")
+@click.option("--center", metavar="X,Y,Z", help="Where the hand is in a PNG (mm), instead of looking for it.")
+@click.option("--hand", type=click.Choice(["right", "left"]), help="Which hand; else what INPUT says.")
+@click.option("--fused", is_flag=True, help="Also write the poses of all cameras together (camera 'rig').")
+@overwrite_option
+def predict(
+    model: Path,
+    source: Path,
+    out: Path,
+    overlay: Path | None,
+    camera: str | None,
+    depth_unit_mm: float,
+    center: str | None,
+    hand: str | None,
+    fused: bool,
+    overwrite: bool,
+) -> None:
+    """Find the hand in INPUT (a recording, a plain folder or a 16-bit PNG) and write its joints."""
+    from .console import progress
+    from .learn.poses import predict_to
+    from .learn.predict import load
+
+    with progress("Predicting") as report:
+        done = predict_to(
+            load(model),
+            source,
+            out,
+            camera=camera,
+            depth_unit_mm=depth_unit_mm,
+            center_mm=_three(center) if center else None,
+            hand=hand,
+            fused=fused,
+            overlay=overlay,
+            overwrite=overwrite,
+            progress=report,
+        )
+    missed = f", no hand in {done.missed}" if done.missed else ""
+    click.echo(f"{out}: poses of {done.poses} images{missed}")
+    if done.fused:
+        click.echo(f"  {done.fused} fused; the cameras disagree by {done.disagreement_mm:.1f} mm (median)")
+    if overlay:
+        click.echo(f"{overlay}: {done.pictures} picture{'s' * (done.pictures != 1)}")
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter("give three numbers: X,Y,Z", param_hint="--center") from error
+    return x, y, z
+
+
+def _note(values: Mapping[str, float]) -> str:
+    shown = [f"{name} {value:.3g}" for name, value in values.items() if name.endswith(("pose", "mean_mm"))]
+    return "  ".join(shown[:2])
