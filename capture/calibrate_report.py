@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..stores.errors import BAD_ENVIRONMENT, HandloomError
-from ..stores.page import Picture, Theme, blank_figure, both, chart, legend, page_environment
+from ..stores.page import Picture, Theme, blank_figure, both, chart, legend, page_environment, write_page
 from .rig_fit import RigFit
 from .view_graph import LEAST_FRAMES
 
@@ -33,14 +32,7 @@ def write_report(fit: RigFit, out: Path, *, name: str, target: str) -> None:
     Raises:
         HandloomError: the file cannot be written.
     """
-    page = page_of(fit, name=name, target=target)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise HandloomError(
-            "The report cannot be written", where=str(out), why=error.strerror or str(error), exit_code=BAD_ENVIRONMENT
-        ) from error
+    write_page(page_of(fit, name=name, target=target), out, overwrite=True)
 
 
 def page_of(fit: RigFit, *, name: str, target: str) -> str:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..stores.errors import HandloomError
-from ..stores.page import Picture, page_environment
+from ..stores.page import Picture, page_environment, write_page
 from .metrics import Interval, Metrics
 
 
@@ -105,12 +104,9 @@ class Report:
         """Write the page.
 
         Raises:
-            HandloomError: the file exists and `overwrite` is not set.
+            HandloomError: the file exists and `overwrite` is not set, or it cannot be written.
         """
-        if path.exists() and not overwrite:
-            raise HandloomError("The report exists already", where=str(path), fix="--overwrite replaces it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.html(), encoding="utf-8")
+        write_page(self.html(), path, overwrite=overwrite)
 
 
 def metrics_table(results: Mapping[str, Metrics], *, caption: str = "", details: Sequence[str] = ()) -> Table:

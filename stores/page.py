@@ -1,18 +1,23 @@
 """What every page of the kit shares: one look for a light and a dark ground, charts, pictures that the page holds.
 
-A page is one HTML file that runs no script and asks nothing of the network (its own content policy forbids it), so it
-reads the same over ssh, in a CI artefact and as an attachment. Templates extend `templates/page.html.j2`. Charts are
-drawn twice, by matplotlib's objects alone, on a transparent ground; matplotlib and jinja2 are imported when there is
-something to draw.
+A page is one HTML file that asks nothing of the network (its own content policy forbids it), so it reads the same over
+ssh, in a CI artefact and as an attachment. Reports run no script; a page that people work with runs the one whose
+hash its template names: block `policy` of `templates/page.html.j2`, which templates extend, and the filter
+`allowed_script`. Charts are drawn twice, by matplotlib's objects alone, on a transparent ground; matplotlib and jinja2
+are imported when there is something to draw.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from .errors import BAD_ENVIRONMENT, HandloomError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -125,9 +130,55 @@ def page_environment(package: str) -> Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["uri"] = _data_uri
+    environment.filters |= {"uri": _data_uri, "allowed_script": _allowed_script}
     return environment
+
+
+def refuse_taken(out: Path, *, overwrite: bool, what: str = "report") -> None:
+    """Make sure that a page may be written to `out`, before anything is drawn for it.
+
+    Args:
+        out: the file.
+        overwrite: whether it may replace a file that is there.
+        what: what to call the page.
+
+    Raises:
+        HandloomError: the path is taken.
+    """
+    if out.is_dir():
+        raise HandloomError(f"The {what} is a file, and a folder lies there", where=str(out), fix="choose another name")
+    if out.exists() and not overwrite:
+        raise HandloomError(f"The {what} exists already", where=str(out), fix="--overwrite replaces it")
+
+
+def write_page(page: str | bytes, out: Path, *, overwrite: bool, what: str = "report") -> None:
+    """Write a page, or a picture, whole or not at all; makes the folders it lies in.
+
+    Args:
+        page: its text, or a picture's bytes.
+        out: the file.
+        overwrite: replace a file that is there.
+        what: what to call it where it cannot be written.
+
+    Raises:
+        HandloomError: the path is taken or cannot be written.
+    """
+    # It brings Zarr along, which pages without a recording do not need.
+    from .durable import write_bytes
+
+    refuse_taken(out, overwrite=overwrite, what=what)
+    try:
+        write_bytes(out, page.encode("utf-8") if isinstance(page, str) else page)
+    except OSError as error:
+        raise HandloomError(
+            f"The {what} cannot be written", where=str(out), why=error.strerror or str(error), exit_code=BAD_ENVIRONMENT
+        ) from error
 
 
 def _data_uri(data: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _allowed_script(script: str) -> str:
+    """What a content policy calls the script that stands between the tags exactly so; no other one runs."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}'"

@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.errors import BAD_ENVIRONMENT, HandloomError
-from ..stores.page import Picture, Theme, blank_figure, both, chart, legend, page_environment
+from ..stores.page import (
+    Picture,
+    Theme,
+    blank_figure,
+    both,
+    chart,
+    legend,
+    page_environment,
+    refuse_taken,
+    write_page,
+)
 from . import noise_estimates as est
 from .noise_fit import TOLERANCES, NoiseFit, shown
 from .noise_measure import BASELINES_MM, retake
@@ -79,16 +88,8 @@ def write_report(fit: NoiseFit, out: Path, *, name: str, seed: int, overwrite: b
     Raises:
         HandloomError: the file exists or cannot be written.
     """
-    if out.exists() and not overwrite:
-        raise HandloomError("The report exists already", where=str(out), fix="--overwrite replaces it")
-    page = _page(fit, name, seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise HandloomError(
-            "The report cannot be written", where=str(out), why=error.strerror or str(error), exit_code=BAD_ENVIRONMENT
-        ) from error
+    refuse_taken(out, overwrite=overwrite)
+    write_page(_page(fit, name, seed), out, overwrite=overwrite)
 
 
 def _page(fit: NoiseFit, name: str, seed: int) -> str:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.errors import BAD_ENVIRONMENT, HandloomError
+from ..stores.errors import HandloomError
 from ..stores.joints import FINGERS, OPENXR26
-from ..stores.page import Picture, Theme, both, chart, legend, page_environment
+from ..stores.page import Picture, Theme, both, chart, legend, page_environment, refuse_taken, write_page
 from ..stores.recording import Recording
 from .config import SynthConfig
 from .coverage import coverage, draw_coverage
@@ -68,13 +68,7 @@ def write_preview(
     rows = spread(recording.n_frames, count, seed)
     sheet = draw_sheet(read_shown(recording, rows))
     data = _on_white(sheet) if out.suffix == ".png" else _page(recording, rows, sheet, name or str(recording.path))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(data)
-    except OSError as error:
-        raise HandloomError(
-            "The preview cannot be written", where=str(out), why=error.strerror or str(error), exit_code=BAD_ENVIRONMENT
-        ) from error
+    write_page(data, out, overwrite=overwrite, what="preview")
     return len(rows)
 
 
@@ -98,8 +92,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
     """
     if out.suffix not in KINDS:
         raise HandloomError("A preview is a .html page or a .png picture", where=str(out))
-    if out.exists() and not overwrite:
-        raise HandloomError("The preview exists already", where=str(out), fix="--overwrite replaces it")
+    refuse_taken(out, overwrite=overwrite, what="preview")
 
 
 def spread(total: int, count: int, seed: int) -> NDArray[np.int64]:
