@@ -115,14 +115,28 @@ def store_split(recording: Path, by: str, out_dir: Path, overwrite: bool) -> Non
 @store.command("merge")
 @click.argument("recordings", type=FOLDER, nargs=-1, required=True)
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
+@click.option("--renumber", is_flag=True, help="Keep frames, sequences and subjects of different recordings apart.")
+@click.option("--same-subjects", is_flag=True, help="With --renumber: equal subject numbers are the same person.")
+@click.option("--real", type=FOLDER, help="Merge twins to go with this recording, merged or cut from theirs.")
 @overwrite_option
-def store_merge(recordings: tuple[Path, ...], out: Path, overwrite: bool) -> None:
-    """Join recordings of one rig; frame_ids must not collide, as they do not in parts of one recording."""
+def store_merge(
+    recordings: tuple[Path, ...], out: Path, renumber: bool, same_subjects: bool, real: Path | None, overwrite: bool
+) -> None:
+    """Join recordings of one rig.
+
+    Parts of one recording keep their numbers. With --renumber others can be joined as well: a constant is added to
+    the numbers of those that come later where they would meet an earlier one's.
+    """
     from .console import progress
     from .stores.edit import merge
 
+    if same_subjects and not renumber:
+        raise click.UsageError("--same-subjects goes with --renumber")
     with progress("Merging") as report:
-        made = merge(recordings, out, overwrite=overwrite, progress=report)
+        made = merge(
+            recordings, out, renumber=renumber, same_subjects=same_subjects, real=real, overwrite=overwrite,
+            progress=report,
+        )  # fmt: skip
     _made(out, made.n_frames)
 
 

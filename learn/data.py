@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout, layout_named
+from ..stores.lineage import usable_twins
 from ..stores.reading import Resident, load_resident
 from ..stores.recording import Recording, open_recording
 from .batches import LOCATED, Bank, bank_of, cut, label, still
@@ -117,8 +119,8 @@ def load_training_data(
     if twins and real_bank is not None and len(chosen):
         data = [load_resident(recording) for recording in twins]
         twin_bank = bank(data, real=False)
-        frames = np.concatenate([d.twin for d in data if d.twin is not None])
-        place = {int(frame): i for i, frame in enumerate(frames)}
+        shown = [_frames_shown(recording, d, captured) for recording, d in zip(twins, data, strict=True)]
+        place = {frame: i for i, frame in enumerate(chain.from_iterable(shown)) if frame >= 0}
         twin_of = np.array([place.get(int(f), -1) for f in real_bank.frame_id[chosen]], np.int64)
         if (twin_of < 0).all():
             raise HandloomError(
@@ -153,19 +155,20 @@ def has_twins(recording: Recording) -> bool:
 
 
 def _twins_for(real: Recording | None, twins: Sequence[Recording]) -> list[Recording]:
-    """Those made for this real recording; a set made for another one is an error, not a silent loss."""
+    """Those of this real recording's frames; a set made for another one is an error, not a silent loss."""
     if real is None:
         return []
     for recording in twins:
-        if recording.attributes.get("twins_of") != real.uuid:
-            raise HandloomError(
-                "These twins belong to another recording",
-                where=str(recording.path),
-                why=f"their frames are those of {recording.attributes.get('twins_of')}, "
-                f"not of {real.path} ({real.uuid})",
-                fix=f"handloom synth twin {real.path} --out TWINS.zarr",
-            )
+        usable_twins(recording, real)
     return list(twins)
+
+
+def _frames_shown(recording: Recording, twins: Resident, real: Recording | None) -> list[int]:
+    """The frame_id in `real` of each twin, -1 where that frame did not come along into it."""
+    assert twins.twin is not None
+    assert real is not None
+    ids, here = usable_twins(recording, real).translated(twins.twin)
+    return [frame if there else -1 for frame, there in zip(ids.tolist(), here.tolist(), strict=True)]
 
 
 def _check_presence(config: TrainConfig, needs: Needs, plain: Sequence[Recording], real: Recording | None) -> None:

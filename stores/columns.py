@@ -14,9 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from .durable import COPY_AGAIN, refuse_changed
 from .errors import HandloomError
 
-COPY_AGAIN: Final = "copy the recording again, whole, or record or synthesise it again"
 SHARDED_FROM_BYTES: Final = 1024
 """Rows smaller than this are not worth a chunk each: their unit is one chunk."""
 BLOCK_BYTES: Final = 1 << 18
@@ -85,7 +85,7 @@ def check_array(table: Path, column: Column, rows: int) -> None:
     """
     where = table / column.name / "zarr.json"
     try:
-        described = json.loads(where.read_text())
+        described = json.loads(where.read_bytes())
         length, *shape = described["shape"]
         kind = str(described["data_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -103,6 +103,7 @@ def check_array(table: Path, column: Column, rows: int) -> None:
             why=f"{length} rows of {tuple(shape)} {kind}; the table has {rows} of {column.shape} {expected}",
             fix=COPY_AGAIN,
         )
+    refuse_changed(where, described)
 
 
 def checksum(columns: Iterable[NDArray[Any]]) -> str:

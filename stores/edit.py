@@ -4,7 +4,7 @@ Rows are copied unit by unit; `frames/` is written last of a unit's tables, so t
 shorter recording with all that is known of its frames. `frame_id`, subject and sequence keep their numbers.
 Memory: two units of all arrays (256 sets of three 640×480 cameras: 1 GB; take smaller units where that is much).
 
-Provenance of the outcome: `command`, and `parents` with the uuid and the provenance of each source. It is no
+Provenance of the outcome: `command`, and `parents` with each source's uuid and provenance (`lineage.py`). It is no
 longer said to be of 'synth run': a row's number, which the renderer's noise hangs on, may be another one.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +20,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import HandloomError
+from .lineage import twin_descent
+from .numbering import Added, kept_numbers, new_numbers
 from .recording import SPLITS, UNIT_FRAMES, Recording, create_recording, open_recording
 from .table import Appender, Table
 
 TABLES: Final = ("crops", "labels", "frames")
 """In the order in which a unit of them is written."""
 Progress = Callable[..., None]
-Part = tuple[Recording, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Rows of a recording that go into another, and what their numbers become there."""
+
+    source: Recording
+    rows: NDArray[np.int64]
+    added: Added = field(default_factory=Added)
+
+    def read(self, table: str, column: str, rows: Sequence[int]) -> NDArray[Any]:
+        """Rows of one array as they will be."""
+        stored: Table = getattr(self.source, table)
+        values = stored.read_rows(column, rows)
+        return self.added.to(column, values) if table != "crops" else values
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Of the recording, people under their new numbers."""
+        said = dict(self.source.attributes)
+        if "people" in said:
+            said["people"] = {str(int(who) + self.added.subject): hand for who, hand in said["people"].items()}
+        return said
+
+    @property
+    def frame_ids(self) -> list[int]:
+        """The first and the last, as they will be."""
+        assert self.source.frames is not None
+        ids = self.added.to("frame_id", self.source.frames.read("frame_id")[self.rows])
+        return [int(ids.min()), int(ids.max())] if len(ids) else [0, 0]
 
 
 def repack(
@@ -43,7 +75,7 @@ def repack(
     """
     source = open_recording(path)
     rows = np.arange(source.n_frames)
-    return _write("store repack", [(source, rows)], out, unit_frames, overwrite=overwrite, progress=progress)
+    return _write("store repack", [Part(source, rows)], out, unit_frames, overwrite=overwrite, progress=progress)
 
 
 def subset(
@@ -59,7 +91,7 @@ def subset(
         raise HandloomError("No frame of the recording was chosen", where=str(path))
     if rows.min() < 0 or rows.max() >= source.n_frames:
         raise HandloomError("There is no such frame", where=str(path), why=f"it has frames 0 to {source.n_frames - 1}")
-    return _write("store subset", [(source, rows)], out, UNIT_FRAMES, overwrite=overwrite, progress=progress)
+    return _write("store subset", [Part(source, rows)], out, UNIT_FRAMES, overwrite=overwrite, progress=progress)
 
 
 def split(
@@ -79,35 +111,66 @@ def split(
         if out.exists() and not overwrite:
             raise HandloomError("The output exists already", where=str(out), fix="add --overwrite")
     return [
-        _write("store split", [(source, np.flatnonzero(values == value))], out, UNIT_FRAMES,
+        _write("store split", [Part(source, np.flatnonzero(values == value))], out, UNIT_FRAMES,
                overwrite=overwrite, progress=progress)
         for value, out in outs.items()
     ]  # fmt: skip
 
 
-def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Recording:
-    """The rows of all, one after the other. Subjects and sequences of equal numbers are taken for the same.
+def merge(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    renumber: bool = False,
+    same_subjects: bool = False,
+    real: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Recording:
+    """The rows of all, one after the other.
+
+    Args:
+        paths: parts of one recording, whose numbers are kept, or with `renumber` any of one rig and form.
+        out: the recording to make.
+        renumber: frames, sequences and subjects of recordings of different origin get numbers of their own, by
+            adding a constant to those that come later.
+        same_subjects: with `renumber`: equal subject numbers are the same person.
+        real: the recordings are twins, and `real` came of theirs by edits: what they show is named as it is there,
+            subjects too; twins of frames that did not come along are left out.
+        overwrite: replace a recording that is there.
+        progress: told of rows done.
 
     Raises:
         HandloomError: rigs, hands, layouts, columns or twins differ, or frame_ids collide; see `repack`.
     """
     sources = [open_recording(path) for path in paths]
-    for other in sources[1:]:
-        _same(sources[0], other)
-    seen: dict[int, Path] = {}
-    for source in sources:
-        assert source.frames is not None
-        for one in source.frames.read("frame_id").tolist():
-            if one in seen:
-                raise HandloomError(
-                    f"frame_id {one} is in two of the recordings",
-                    where=f"{seen[one]}, {source.path}",
-                    why="twins and lists of labelled frames name frames by it, so it must stay unique",
-                    fix="merge parts of one recording, or leave one of these out",
-                )
-            seen[one] = source.path
-    parts = [(source, np.arange(source.n_frames)) for source in sources]
-    return _write("store merge", parts, out, UNIT_FRAMES, overwrite=overwrite, progress=progress)
+    rows = [np.arange(source.n_frames) for source in sources]
+    same = same_subjects or real is not None  # twins take those of `real`
+    added = new_numbers(sources, same_subjects=same) if renumber else kept_numbers(sources)
+    joined = [Part(*part) for part in zip(sources, rows, added, strict=True)]
+    attributes: dict[str, Any] = {}
+    if real is not None:
+        truth = open_recording(real)
+        joined = [_following(part, truth) for part in joined]
+        attributes["twins_of"] = truth.uuid
+    for other in joined[1:]:
+        _same(joined[0], other, twins=real is None)
+    return _write(
+        "store merge", joined, out, UNIT_FRAMES, attributes=attributes, overwrite=overwrite, progress=progress
+    )
+
+
+def _following(part: Part, real: Recording) -> Part:
+    """Twins that name the frames of `real`, and only those that are there."""
+    found, labels = twin_descent(part.source, real), part.source.labels
+    assert labels is not None
+    assert real.frames is not None
+    ids, here = found.translated(labels.read("twin"))
+    rows = np.flatnonzero(here & np.isin(ids, real.frames.read("frame_id")))
+    if not len(rows):
+        raise HandloomError("None of these twins shows a frame of the real recording", where=str(part.source.path))
+    added = replace(part.added, twin=found.frame_id, subject=found.subject)
+    return Part(part.source, rows, added)
 
 
 def frame_rows(recording: Recording, ids: Sequence[int]) -> NDArray[np.int64]:
@@ -147,18 +210,19 @@ def chosen_rows(path: Path, *, frames: str | None, split: str | None) -> NDArray
     return frame_rows(recording, ids)
 
 
-def _same(first: Recording, other: Recording) -> None:
-    """Refuse to join what differs in more than its rows."""
+def _same(one: Part, two: Part, *, twins: bool) -> None:
+    """Refuse to join what differs in more than its rows; `twins`: in whose twins they are, too."""
+    first, other = one.source, two.source
     for mine, its in zip(first.rig.cameras, other.rig.cameras, strict=False):
-        one, two = mine.to_dict(), its.to_dict()
-        for key in one:
-            if one[key] != two.get(key):
-                _differ(first, other, f"{key} of camera '{mine.name}'", one[key], two.get(key))
-    one_says, two_says = _form(first), _form(other)
-    for name, said in one_says.items():
-        if said != two_says[name]:
-            _differ(first, other, name, said, two_says[name])
-    before, people = first.attributes.get("people", {}), other.attributes.get("people", {})
+        here, there = mine.to_dict(), its.to_dict()
+        for key in here:
+            if here[key] != there.get(key):
+                _differ(first, other, f"{key} of camera '{mine.name}'", here[key], there.get(key))
+    says, also = _form(first), _form(other)
+    for name, said in says.items():
+        if said != also[name] and (twins or name != "twins_of"):
+            _differ(first, other, name, said, also[name])
+    before, people = one.attributes.get("people", {}), two.attributes.get("people", {})
     for who in set(before) & set(people):
         if before[who] != people[who]:
             _differ(first, other, f"the fitted hand of subject {who}", "one", "another")
@@ -201,20 +265,21 @@ def _write(
     out: Path,
     unit_frames: int,
     *,
+    attributes: Mapping[str, Any] | None = None,
     overwrite: bool,
     progress: Progress | None,
 ) -> Recording:
-    first = parts[0][0]
-    for source, _ in parts:
-        _check_source(source, out)
-    total = sum(len(rows) for _, rows in parts)
+    first = parts[0].source
+    for part in parts:
+        _check_source(part.source, out)
+    total = sum(len(part.rows) for part in parts)
     made = create_recording(
         out,
         kind=first.kind,
         rig=first.rig,
         hand=first.hand,
-        provenance=_provenance(command, [source for source, _ in parts], total),
-        attributes=_joined([source.attributes for source, _ in parts]),
+        provenance=_provenance(command, parts, total),
+        attributes={**_joined([part.attributes for part in parts]), **(attributes or {})},
         overwrite=overwrite,
     )
     names = [name for name in TABLES if getattr(first, name) is not None]
@@ -228,12 +293,11 @@ def _write(
     done = 0
     with ExitStack() as stack:
         writers = {name: stack.enter_context(Appender(tables[name])) for name in reversed(names)}
-        for source, rows in parts:
-            for start in range(0, len(rows), unit_frames):
-                some = rows[start : start + unit_frames].tolist()
+        for part in parts:
+            for start in range(0, len(part.rows), unit_frames):
+                some = part.rows[start : start + unit_frames].tolist()
                 for name in names:
-                    table: Table = getattr(source, name)
-                    writers[name].append({column: table.read_rows(column, some) for column in table.columns})
+                    writers[name].append({column: part.read(name, column, some) for column in tables[name].columns})
                 done += len(some)
                 if progress is not None:
                     progress(done, total)
@@ -254,13 +318,23 @@ def _check_source(source: Recording, out: Path) -> None:
             )
 
 
-def _provenance(command: str, sources: Sequence[Recording], rows: int) -> dict[str, Any]:
-    """What all sources agree on, but for how to make it again; and what each said."""
+def _provenance(command: str, parts: Sequence[Part], rows: int) -> dict[str, Any]:
+    """What all sources agree on, but for how to make it again; and what each said and became (`lineage.py`)."""
+    sources = [part.source for part in parts]
     first = sources[0].provenance
     kept = {k: v for k, v in first.items() if all(s.provenance.get(k) == v for s in sources)}
     for made_by in ("command", "config", "twin_config"):
         kept.pop(made_by, None)
-    parents = [{"uuid": s.uuid, "frames": s.n_frames, "provenance": s.provenance} for s in sources]
+    parents = [
+        {
+            "uuid": part.source.uuid,
+            "frames": part.source.n_frames,
+            "frame_ids": part.frame_ids,
+            **({"renumbered": added} if (added := part.added.to_dict()) else {}),
+            "provenance": part.source.provenance,
+        }
+        for part in parts
+    ]
     return {**kept, "command": command, "rows": rows, "parents": parents}
 
 

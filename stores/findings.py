@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Severity = Literal["error", "warning", "note"]
 WIDTH: Final = 80
-SHOWN_ROWS: Final = 8
+SHOWN_RUNS: Final = 6
+SHOWN_PLACES: Final = 3
+ORDER: Final[Mapping[str, int]] = {"error": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,39 @@ class Finding:
 
 
 def said_rows(rows: Sequence[int]) -> str:
-    """Which rows, in words; all of them where they are few."""
+    """Which rows, in words, neighbours as a range; all of them where they are few."""
     if not rows:
         return ""
     if len(rows) == 1:
         return f" (row {rows[0]})"
-    shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
-    return f" ({len(rows)} rows: {shown}{', ...' if len(rows) > SHOWN_ROWS else ''})"
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and row == runs[-1][1] + 1:
+            runs[-1][1] = row
+        else:
+            runs.append([row, row])
+    shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs[:SHOWN_RUNS])
+    return f" ({len(rows)} rows: {shown}{', ...' if len(runs) > SHOWN_RUNS else ''})"
+
+
+def said_once(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings as people want them: the gravest first, and one for all arrays of which the same is to be said."""
+    same: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        key = finding.severity, finding.code, finding.what, finding.rows, finding.fix
+        same.setdefault(key, []).append(finding)
+    joined = [replace(group[0], where=_places([f.where for f in group])) for group in same.values()]
+    return sorted(joined, key=lambda finding: ORDER[finding.severity])
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """How many of each severity, in words."""
+    severities: list[str] = [finding.severity for finding in findings]
+    counts = {name: severities.count(name) for name in ORDER}
+    said = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count)
+    return said or "nothing found"
+
+
+def _places(places: Sequence[str]) -> str:
+    shown = "; ".join(places[:SHOWN_PLACES])
+    return shown + (f" and {len(places) - SHOWN_PLACES} more" if len(places) > SHOWN_PLACES else "")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from .camera import Rig
 from .columns import Column
-from .durable import flush, seal_file, sealed, write_json
+from .durable import flush, refuse_changed, seal_file, sealed, write_json
 from .errors import HandloomError
 from .joints import Layout, layout_named
 from .table import Appender, Table, refuse_if_written
@@ -289,8 +289,13 @@ def prepare_output(path: Path, *, overwrite: bool) -> None:
     shutil.rmtree(path)
 
 
-def open_recording(path: Path, *, writable: bool = False) -> Recording:
+def open_recording(path: Path, *, writable: bool = False, check: bool = True) -> Recording:
     """The recording at `path`, its tables clamped to what was committed.
+
+    Args:
+        path: of the recording.
+        writable: whether it will be written.
+        check: look for the files of all committed rows; `verify` has done so itself.
 
     Raises:
         HandloomError: nothing is there, it is no recording, of a newer version, or incomplete.
@@ -311,13 +316,14 @@ def open_recording(path: Path, *, writable: bool = False) -> Recording:
             why="rig, kind or hand no longer match the manifest, so the geometry may be wrong",
             fix="restore zarr.json, or make the recording again",
         )
+    refuse_changed(path / "zarr.json", json.loads((path / "zarr.json").read_bytes()))
     recording = Recording._from_attributes(path, values)
     for name in ("frames", "crops", "labels"):
         folder = path / name
         if name == "labels" and not folder.exists() and (path / "labels.old").exists():
             folder = path / "labels.new"  # whole: cut off between the two renames of `replace_labels`
         if folder.exists():
-            setattr(recording, name, Table.open(folder, writable=writable))
+            setattr(recording, name, Table.open(folder, writable=writable, check=check))
     if recording.frames is None:
         raise HandloomError(
             "The recording is incomplete",
@@ -372,7 +378,7 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     if not (path / "zarr.json").is_file():
         raise HandloomError("This is not a recording", where=str(path), why="it holds no zarr.json")
     try:
-        values = json.loads((path / "zarr.json").read_text())["attributes"]
+        values = json.loads((path / "zarr.json").read_bytes())["attributes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HandloomError(
             "The recording's description cannot be read", where=str(path / "zarr.json"), why=str(error)

@@ -30,8 +30,18 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from .columns import BLOCK_BYTES, COPY_AGAIN, Column, check_array, checksum, create_array
-from .durable import durable_store, flush, in_parallel, seal_file, sealed, write_bytes, write_json
+from .columns import BLOCK_BYTES, Column, check_array, checksum, create_array
+from .durable import (
+    COPY_AGAIN,
+    durable_store,
+    flush,
+    in_parallel,
+    refuse_changed,
+    seal_file,
+    sealed,
+    write_bytes,
+    write_json,
+)
 from .errors import HandloomError
 from .shards import encode_shard, read_shard
 
@@ -79,6 +89,7 @@ class Table:
             HandloomError: it is missing, its description cannot be read, or files of committed rows are gone.
         """
         try:
+            refuse_changed(path / "zarr.json", json.loads((path / "zarr.json").read_bytes()))
             group = zarr.open_group(durable_store(path), mode="r+") if writable else zarr.open_group(path, mode="r")
             columns = [Column(**{**entry, "shape": tuple(entry["shape"])}) for entry in _list(group.attrs["columns"])]
             unit_frames = int(str(group.attrs["unit_frames"]))
@@ -420,7 +431,8 @@ def _runs(units: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
 
 def _read_committed(path: Path) -> int:
     try:
-        return int(json.loads((path / COMMIT_FILE).read_text())["rows"])
+        said = json.loads((path / COMMIT_FILE).read_bytes())
+        rows = int(said["rows"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HandloomError(
             "The recording does not say how many rows it holds",
@@ -428,6 +440,8 @@ def _read_committed(path: Path) -> int:
             why=f"the file is missing or torn ({type(error).__name__})",
             fix=COPY_AGAIN,
         ) from error
+    refuse_changed(path / COMMIT_FILE, said)
+    return rows
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ row of images at a time, and the small arrays.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -20,11 +20,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import COPY_AGAIN, Column
-from .durable import sealed
+from .columns import Column
+from .durable import COPY_AGAIN, sealed
 from .errors import HandloomError
-from .findings import Finding
-from .recording import FORMAT, VERSION, manifest, open_recording
+from .findings import Finding, counted, said_once
+from .recording import FORMAT, VERSION, Recording, manifest, open_recording
 from .shards import read_shard, read_unit
 from .table import COMMIT_FILE, LOCK_FILE, MARKERS
 from .verify_content import check_content, check_images
@@ -65,12 +65,10 @@ class Verification:
 
     def lines(self) -> list[str]:
         """For people, within 80 columns."""
-        order = {"error": 0, "warning": 1, "note": 2}
-        out = [line for f in sorted(self.findings, key=lambda f: order[f.severity]) for line in f.lines()]
-        counts = {name: sum(f.severity == name for f in self.findings) for name in order}
-        said = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count)
+        said = said_once(self.findings)
         how = "every byte" if self.deep else "descriptions, small arrays"
-        return [*out, f"{self.frames} frames, {how} and {self.images} image rows read: {said or 'nothing found'}"]
+        last = f"{self.frames} frames, {how} and {self.images} image rows read: {counted(said)}"
+        return [*(line for finding in said for line in finding.lines()), last]
 
 
 @dataclass(slots=True)
@@ -98,9 +96,10 @@ def verify(
         progress: told of units done.
 
     Raises:
-        HandloomError: there is no recording.
+        HandloomError: there is no recording, or the real one cannot be opened.
     """
     values = _root(path)
+    real_recording = None if real is None else open_recording(real)
     found: list[Finding] = list(_description(path, path / "zarr.json"))
     if values is not None:
         version = values.get("version")
@@ -137,15 +136,43 @@ def verify(
     lengths = {name: table.committed for name, table in tables.items()}
     if "frames" in lengths:
         found += _counts(lengths)
-    if not any(finding.severity == "error" for finding in found):
-        # Content is judged where the bytes are right; else every check would repeat what is damaged.
-        try:
-            recording = open_recording(path)
-            found += check_content(recording, small, None if real is None else open_recording(real))
-            found += check_images(recording, _samples(recording.n_frames, deep=deep), progress)
-        except HandloomError as error:
-            found.append(Finding("error", "unreadable", error.where or str(path), error.what, fix=error.fix))
+    found += _content(path, tables, small, found, deep=deep, real=real_recording, progress=progress)
     return Verification(str(path), deep, lengths.get("frames", 0), images, tuple(found))
+
+
+def _content(
+    path: Path,
+    tables: Mapping[str, _Table],
+    small: Mapping[str, Mapping[str, NDArray[Any]]],
+    found: Sequence[Finding],
+    *,
+    deep: bool,
+    real: Recording | None,
+    progress: Progress | None,
+) -> list[Finding]:
+    """Findings of what the recording says, as far as its bytes are right; and what was not looked at for that."""
+    lost = {
+        row for table in tables.values() for name, rows in table.bad.items() if table.columns[name].sharded
+        for row in rows
+    }  # fmt: skip
+    known = {f"{t.name}/{name}" for t in tables.values() for name in t.bad if t.columns[name].sharded}
+    others = sorted({f.where for f in found if f.severity == "error" and f.where not in known})
+    if others:
+        what = "not looked at for these errors: times, units, images, joints, twins"
+        return [Finding("note", "skipped", "content", what, fix="mend them, then verify again")]
+    out: list[Finding] = []
+    try:
+        recording = open_recording(path, check=False)
+        rows = [row for row in _samples(recording.n_frames, deep=deep) if row not in lost]
+        out += check_content(recording, small, real)
+        out += check_images(recording, rows, progress)
+    except HandloomError as error:
+        out.append(Finding("error", "unreadable", error.where or str(path), error.what, fix=error.fix))
+        out.append(Finding("note", "skipped", "content", "the checks of the content ended there"))
+    if lost:
+        what = "not looked at for these errors: images of the damaged rows"
+        out.append(Finding("note", "skipped", "content", what, tuple(sorted(lost))))
+    return out
 
 
 def _samples(count: int, *, deep: bool) -> list[int]:

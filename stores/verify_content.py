@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import project
+from .errors import HandloomError
 from .findings import Finding
+from .lineage import usable_twins
 from .recording import Recording
 
 Small = Mapping[str, Mapping[str, NDArray[Any]]]
@@ -112,13 +114,19 @@ def _twins(recording: Recording, small: Small, real: Recording | None) -> Iterat
         return
     if not isinstance(of, str) or of == recording.uuid:
         yield Finding("error", "twin", "zarr.json", f"twins_of names no other recording: {of!r}")
-    elif real is not None and of != real.uuid:
-        yield Finding("error", "twin", "zarr.json", f"these are twins of {of}, the real recording is {real.uuid}")
     elif real is not None:
         assert real.frames is not None
-        lost = np.flatnonzero(~np.isin(twin, real.frames.read("frame_id")))
-        if len(lost):
+        try:
+            ids, here = usable_twins(recording, real).translated(twin)
+        except HandloomError as error:
+            yield Finding("error", "twin", "zarr.json", f"{error.what}: {error.why}", fix=error.fix)
+            return
+        lost = np.flatnonzero(~(here & np.isin(ids, real.frames.read("frame_id"))))
+        if len(lost) and of == real.uuid:
             yield Finding("error", "twin", "labels/twin", "no such frame_id in the real recording", _tuple(lost))
+        elif len(lost):
+            what = "the frames they show did not come along into the real recording"
+            yield Finding("note", "twin", "labels/twin", what, _tuple(lost))
 
 
 def check_images(recording: Recording, rows: list[int], progress: Callable[..., None] | None) -> Iterator[Finding]:

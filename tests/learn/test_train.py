@@ -22,6 +22,7 @@ from handloom.learn.model import load_model, read_checkpoint
 from handloom.learn.murauer_nets import Architecture
 from handloom.learn.train import preset, train
 from handloom.learn.updates import FiniteGuard, adam
+from handloom.stores.edit import merge, repack, subset
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import LAYOUTS
 from handloom.stores.reading import Resident
@@ -188,6 +189,31 @@ def test_twins_are_found_and_may_be_incomplete(recordings: SimpleNamespace) -> N
     assert data.synth is not None
     assert data.synth.frames == 48, "twins are not among the synthetic frames"
     assert data.sources["centers"] == "located"
+
+
+def test_twins_stay_those_of_an_edited_recording(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    """An edit gives a new uuid: its twins were taken for another recording's."""
+    synth = [recordings.synth, recordings.twins]
+    again = repack(recordings.real, tmp_path / "again.zarr").path
+    some = subset(recordings.real, tmp_path / "some.zarr", rows=np.arange(3, 24)).path
+    data = load_training_data(tiny(labels=None), synth=synth, real=again, device=CPU)
+    assert data.twin_of.tolist() == [*range(12), *[-1] * 12]
+    data = load_training_data(tiny(labels=None), synth=synth, real=some, device=CPU)
+    assert data.twin_of.tolist() == [*range(3, 12), *[-1] * 12]
+
+
+def test_twins_of_renumbered_frames_are_refused(
+    tmp_path: Path, toy: SimpleNamespace, recordings: SimpleNamespace, captured: Resident
+) -> None:
+    other = toy.write(tmp_path / "other.zarr", captured)
+    both = merge([other, recordings.real], tmp_path / "both.zarr", renumber=True).path
+    synth = [recordings.synth, recordings.twins]
+    with pytest.raises(HandloomError, match="renumbered after these twins were made"):
+        load_training_data(tiny(labels=None), synth=synth, real=both, device=CPU)
+    twins = merge([recordings.twins], tmp_path / "twins.zarr", real=both).path
+    data = load_training_data(tiny(labels=None), synth=[recordings.synth, twins], real=both, device=CPU)
+    paired = [(label, twin) for label, twin in zip(data.labelled.tolist(), data.twin_of.tolist(), strict=True)]
+    assert [label for label, twin in paired if twin >= 0] == list(range(len(captured), len(captured) + 12))
     assert data.synth.offset_mm.unique().tolist() == [15.0]
     assert data.real is not None
     assert data.real.offset_mm.unique().tolist() == [15.0]

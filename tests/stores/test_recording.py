@@ -172,6 +172,41 @@ def test_a_changed_rig_is_noticed(rig: Rig, tmp_path: Path) -> None:
         open_recording(tmp_path / "r.zarr")
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("zarr.json", '"test"', '"best"'),
+        ("frames/zarr.json", '"codec": "capture"', '"codec": "kapture"'),
+        ("frames/zarr.json", '"unit_frames": 2', '"unit_frames": 3'),
+        ("frames/committed.json", "5", "3"),
+        ("frames/depth/left/zarr.json", '"clevel": 5', '"clevel": 4'),
+    ],
+)
+def test_a_changed_description_is_named_when_it_is_opened(
+    rig: Rig, tmp_path: Path, file: str, old: str, new: str
+) -> None:
+    fill(tmp_path / "r.zarr", rig)
+    path = tmp_path / "r.zarr" / file
+    text = path.read_text()
+    changed = text.replace(old, new, 1)
+    assert changed != text
+    path.write_text(changed)
+    with pytest.raises(HandloomError, match="changed after it was written") as caught:
+        open_recording(tmp_path / "r.zarr")
+    assert caught.value.where == str(path)
+    path.write_text(text)
+    assert open_recording(tmp_path / "r.zarr").n_frames == 5
+
+
+def test_recordings_from_before_the_seals_open(rig: Rig, tmp_path: Path) -> None:
+    fill(tmp_path / "r.zarr", rig)
+    for path in (tmp_path / "r.zarr").rglob("*.json"):
+        values = json.loads(path.read_text())
+        values.get("attributes", values).pop("seal", None)
+        path.write_text(json.dumps(values))
+    assert open_recording(tmp_path / "r.zarr").n_frames == 5
+
+
 def test_a_recording_without_frames_is_incomplete(rig: Rig, tmp_path: Path) -> None:
     fill(tmp_path / "r.zarr", rig)
     shutil.rmtree(tmp_path / "r.zarr/frames")

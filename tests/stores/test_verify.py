@@ -91,7 +91,8 @@ def test_sixty_flipped_bits_are_all_found_where_they_are(rig: Rig, tmp_path: Pat
 def test_a_lost_file_is_named(rig: Rig, tmp_path: Path) -> None:
     make(tmp_path / "r.zarr", rig)
     (tmp_path / "r.zarr/frames/depth/left/c.1.0.0").unlink()
-    (found,) = verify(tmp_path / "r.zarr").findings
+    found, skipped = verify(tmp_path / "r.zarr").findings
+    assert (skipped.code, skipped.rows) == ("skipped", (4, 5, 6, 7))
     assert (found.code, found.where, found.rows) == ("damaged", "frames/depth/left", (4, 5, 6, 7))
 
 
@@ -172,6 +173,18 @@ def test_the_command_says_so_and_ends_with_one(rig: Rig, tmp_path: Path) -> None
         "error: frames/depth/left: the bytes are missing or do not match their checksum\n"
         "  (row 4)\n"
         "  fix: copy the recording again, whole, or record or synthesise it again\n"
-        "10 frames, every byte and 20 image rows read: 1 error\n"
+        "note: content: not looked at for these errors: images of the damaged rows (row\n"
+        "  4)\n"
+        "10 frames, every byte and 20 image rows read: 1 error, 1 note\n"
     )
     assert CliRunner().invoke(main, ["store", "verify", str(tmp_path / "none.zarr")]).exit_code == 2
+
+
+def test_damage_in_one_place_does_not_hide_what_is_wrong_elsewhere(rig: Rig, tmp_path: Path) -> None:
+    """A lost file ended all checks of the content, without a word."""
+    path = tmp_path / "r.zarr"
+    make(path, rig, depth={2: np.zeros((48, 64))})
+    (path / "frames/depth/left/c.1.0.0").unlink()
+    assert {("damaged", "frames/depth/left"), ("empty", "frames/depth/left"), ("skipped", "content")} == codes(path)
+    (path / "frames/sequence/c.0").unlink()
+    assert {("damaged", "frames/sequence"), ("damaged", "frames/depth/left"), ("skipped", "content")} == codes(path)
