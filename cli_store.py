@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FOLDER, json_option, overwrite_option, print_facts, print_json, print_next
+from .options import FILE, FOLDER, json_option, overwrite_option, print_facts, print_json, print_next
 
 
 @click.group()
@@ -160,3 +160,42 @@ def store_export(recording: Path, out: Path, overwrite: bool) -> None:
     for what in done.left_out:
         click.echo(f"  left out: {what}")
     print_next(f"handloom capture import {out} --out R.zarr")
+
+
+@store.command("label")
+@click.argument("recording", type=FOLDER)
+@click.option("--joints", "joints_csv", type=FILE, required=True, help="joints.csv: frame,joint,x_mm,y_mm,z_mm.")
+@click.option("--layout", help="Of the joints' names; else that of the labels there are, or openxr26.")
+@click.option("--merge", is_flag=True, help="Keep the labels of frames that the file does not name.")
+@overwrite_option
+@json_option
+@click.pass_context
+def store_label(
+    ctx: click.Context,
+    recording: Path,
+    joints_csv: Path,
+    layout: str | None,
+    merge: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Take labels in: joints in the rig's frame, mm; ends with 1 where some of them look wrong."""
+    from .stores.labels import take_labels
+
+    if merge and overwrite:
+        raise click.UsageError("give either --merge, which keeps other frames' labels, or --overwrite")
+    done = take_labels(recording, joints_csv, layout=layout, overwrite=overwrite, merge=merge)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        kept = f", {done.kept} frames labelled before are kept" if done.kept else ""
+        unknown = f", {done.unknown} unknown" if done.unknown else ""
+        click.echo(f"{recording}: {done.frames} frames labelled, {done.joints} joints of {done.layout}{unknown}{kept}")
+        for finding in done.findings:
+            click.echo("\n".join(finding.lines()))
+        print_next(
+            f"handloom synth twin {recording} --out twins.zarr",
+            f"handloom train murauer --preset quick --synth S.zarr --synth twins.zarr --real {recording} "
+            f"--labels {done.training} --run runs/full",
+        )
+    ctx.exit(1 if done.findings else 0)

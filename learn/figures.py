@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
-from ..stores.joints import Layout
+from ..stores.joints import FINGER_COLORS, Layout, finger_of
 from ..stores.page import Picture, Theme, both, chart, legend
 from .metrics import AUC_LIMIT_MM, Interval, success_curve
-from .overlay import FINGER_COLORS, finger_of
 
 BACKGROUND: Final = 0.95
 """From here on a crop's value is no hand: +1 in crops, a little less where a network's tanh says so."""

@@ -6,7 +6,6 @@ far bones are drawn first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import cv2
@@ -15,26 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..stores.camera import project
 from ..stores.crops import crop_k
-from ..stores.joints import FINGERS, Layout
+from ..stores.joints import FINGER_COLORS, Layout, finger_of
 
-FINGER_COLORS: Final[Mapping[str, str]] = {
-    "thumb": "#e5484d",
-    "index": "#f5a524",
-    "middle": "#30a46c",
-    "ring": "#3b82f6",
-    "little": "#b565d8",
-    "": "#8b95a1",
-}
-"""One colour a finger; wrist and palm share the last."""
 SIDE_PX: Final = 480
 """Height of the picture."""
 FIXED_POINT: Final = 4
 """Bits of OpenCV's sub-pixel coordinates."""
-
-
-def finger_of(point: str) -> str:
-    """The finger a layout's point belongs to, '' for wrist and palm."""
-    return next((f for f in FINGERS if point.startswith(f)), "")
 
 
 def draw_overlay(

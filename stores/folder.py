@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -166,23 +166,31 @@ def _labels(path: Path, frames: set[int]) -> dict[int, NDArray[np.float32]]:
     return joints
 
 
-def read_joints(path: Path) -> dict[int, NDArray[np.float32]]:
-    """Read joints.csv: (26, 3) mm a frame, NaN where a joint was not given.
+def read_joints(path: Path, *, points: Sequence[str] = OPENXR26) -> dict[int, NDArray[np.float32]]:
+    """Read joints.csv: (J, 3) mm a frame, NaN where a joint was not given.
+
+    Args:
+        path: the file.
+        points: the names of the J joints.
 
     Raises:
-        HandloomError: it cannot be read, names a joint that OpenXR does not, or holds what is no number.
+        HandloomError: it cannot be read, names another joint or one twice, or holds what is no number.
     """
     joints: dict[int, NDArray[np.float32]] = {}
+    given: set[tuple[int, str]] = set()
     for line, row in _rows(path, JOINT_COLUMNS):
         where = f"{path}, line {line}"
-        if row["joint"] not in OPENXR26:
-            raise HandloomError(f"Unknown joint '{row['joint']}'", where=where, why=f"known: {', '.join(OPENXR26)}")
+        if row["joint"] not in points:
+            raise HandloomError(f"Unknown joint '{row['joint']}'", where=where, why=f"known: {', '.join(points)}")
         frame = _number(row["frame"], int, f"{where}, frame")
         point = [_number(row[name], float, f"{where}, {name}") for name in JOINT_COLUMNS[2:]]
         if not np.isfinite(point).all():
             raise HandloomError("A joint is not finite", where=where, fix="leave out joints that are unknown")
-        hand = joints.setdefault(frame, np.full((len(OPENXR26), 3), np.nan, np.float32))
-        hand[OPENXR26.index(row["joint"])] = point
+        if (frame, row["joint"]) in given:
+            raise HandloomError(f"'{row['joint']}' of frame {frame} is given twice", where=where)
+        given.add((frame, row["joint"]))
+        hand = joints.setdefault(frame, np.full((len(points), 3), np.nan, np.float32))
+        hand[points.index(row["joint"])] = point
     return joints
 
 

@@ -30,6 +30,15 @@ from numpy.typing import NDArray
 from .errors import HandloomError
 
 FINGERS: Final = ("thumb", "index", "middle", "ring", "little")
+FINGER_COLORS: Final[Mapping[str, str]] = {
+    "thumb": "#e5484d",
+    "index": "#f5a524",
+    "middle": "#30a46c",
+    "ring": "#3b82f6",
+    "little": "#b565d8",
+    "": "#8b95a1",
+}
+"""One colour a finger wherever a skeleton is drawn; wrist and palm share the last."""
 
 
 def _openxr_names() -> tuple[str, ...]:
@@ -214,6 +223,11 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (_openxr(), _mediapipe(), _mano(), _msra(), _bighand(), _icvl(), _nyu36(), _nyu14())
 }
+
+
+def finger_of(point: str) -> str:
+    """The finger a layout's point belongs to, '' for wrist and palm."""
+    return next((f for f in FINGERS if point.startswith(f)), "")
 
 
 def layout_named(name: str) -> Layout:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from handloom.learn.export import export
 from handloom.learn.model import PoseModel
-from handloom.learn.overlay import FINGER_COLORS, draw_overlay
+from handloom.learn.overlay import draw_overlay
 from handloom.learn.poses import fuse, predict_to
 from handloom.learn.predict import Model, load
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.errors import HandloomError
 from handloom.stores.folder import write_folder
-from handloom.stores.joints import layout_named
+from handloom.stores.joints import FINGER_COLORS, layout_named
 from handloom.stores.png import write_depth_png
 from handloom.stores.reading import Resident
 from handloom.stores.recording import open_recording
