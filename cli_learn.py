@@ -97,6 +97,28 @@ def eval_model(run: Path, recording: Path, center: Any, split: str, seed: int, a
     click.echo("\n".join(found.lines()))
 
 
+@evaluate.command("agreement")
+@click.argument("models", type=FILE, nargs=-1, required=True, metavar="RUN|MODEL...")
+@click.option("--on", "recording", type=FOLDER, required=True, help="Recording of two cameras or more.")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="all", show_default=True)
+@seed_option
+@json_option
+def eval_agreement(models: tuple[Path, ...], recording: Path, split: str, seed: int, as_json: bool) -> None:
+    """Compare models without labels: how far apart are the poses that the cameras of a rig give of one moment?"""
+    from .learn.agreement import agreement, lines
+    from .learn.estimators import open_estimator
+    from .stores.recording import open_recording
+
+    on = open_recording(recording)
+    found = agreement({str(path): open_estimator(path) for path in models}, on, seed=seed, split=split)
+    if as_json:
+        print_json({"recording": str(recording), "split": split, "models": [one.to_dict() for one in found]})
+        return
+    click.echo("\n".join(lines(found, on, seed=seed)))
+    if len(found) > 1 and not found[0].name.endswith(".onnx"):
+        print_next(f"handloom export {found[0].name} --out model.onnx")
+
+
 @evaluate.command("results")
 @click.argument("prediction", type=FILE)
 @click.option("--truth", type=FILE, required=True, help="Labels in the same form.")

@@ -9,8 +9,9 @@ count as failures of the success curve.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -162,39 +163,16 @@ def evaluate_models(
         HandloomError: there are no labels, no such frames, no located centres, or other joints.
     """
     joints, layout = _labels(recording)
-    chosen = _rows_of(recording, split, rows)
+    chosen = rows_of(recording, split, rows)
     if center == "located":
         _check_located(recording, chosen)
-    wanted = set(range(recording.n_views)) if views is None else set(views)
     passes = passes or (1 if center == "truth" else PASSES)
     shown = {name: _compared(name, e.layout, layout) for name, e in estimators.items()}
-    predicted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
-    centers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
-    row: list[int] = []
-    view: list[int] = []
-    for batch in _batches(recording, chosen, wanted):
-        places = _true_centers(batch, joints, layout) if center == "truth" else _stored_centers(batch)
-        found = np.flatnonzero(usable(places))
-        for name, estimator in estimators.items():
-            pose = np.full((len(batch), len(estimator.layout), 3), np.nan, np.float32)
-            used = np.full((len(batch), 3), np.nan, np.float32)
-            if len(found):
-                pose[found], used[found] = estimate(
-                    estimator,
-                    [batch[i][1] for i in found.tolist()],
-                    places[found],
-                    mirrored=recording.hand != estimator.hand,
-                    passes=passes,
-                )
-            predicted[name].append(converted(pose, estimator.layout, shown[name]))
-            centers[name].append(used)
-        row += [r for r, _ in batch]
-        view += [v.view for _, v in batch]
-    if not row:
-        raise HandloomError("None of the frames has an image", where=str(recording.path))
+    places = partial(_true_centers, joints=joints, layout=layout) if center == "truth" else _stored_centers
+    predicted = predict_all(estimators, recording, chosen, views=views, passes=passes, centers=places)
+    row_, view_ = predicted.row, predicted.view
     frames = recording.frames
     assert frames is not None
-    row_, view_ = np.array(row), np.array(view)
     truth = _in_cameras(joints, recording, row_, view_)
     if center == "truth":
         truth[~np.isfinite(truth[:, layout.palm]).all(axis=-1)] = np.nan  # no palm, no true crop
@@ -209,15 +187,89 @@ def evaluate_models(
             passes=passes,
             layout=shown[name],
             seed=seed,
-            prediction_mm=np.concatenate(predicted[name]),
+            prediction_mm=converted(predicted.joints_mm[name], estimator.layout, shown[name]),
             truth_mm=converted(truth, layout, shown[name]),
-            center_mm=np.concatenate(centers[name]),
+            center_mm=predicted.center_mm[name],
             row=row_,
             view=view_,
             sequence=sequence,
         )
         for name, estimator in estimators.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What several models say of the same images, which were read once."""
+
+    joints_mm: Mapping[str, NDArray[np.float32]]
+    """By model (N, J, 3) in each image's camera, NaN where no hand was found."""
+    center_mm: Mapping[str, NDArray[np.float32]]
+    """By model (N, 3) of the last crop."""
+    row: NDArray[np.int64]
+    """(N,) row of the recording."""
+    view: NDArray[np.int64]
+    """(N,) its camera."""
+    score: NDArray[np.float64]
+    """(N,) how sure the locating was."""
+
+
+def predict_all(
+    estimators: Mapping[str, Estimator],
+    recording: Recording,
+    rows: NDArray[np.int64],
+    *,
+    views: Sequence[int] | None = None,
+    passes: int = PASSES,
+    centers: Callable[[Sequence[tuple[int, DepthView]]], NDArray[np.float64]] | None = None,
+) -> Predictions:
+    """Run models over the images of some rows.
+
+    Args:
+        estimators: the models by name.
+        recording: with full frames, or crops.
+        rows: its rows, ascending.
+        views: cameras by number; None takes all.
+        passes: crops an image.
+        centers: where to look in each (row, image) first, (B, 3) mm in its camera; None: the stored centres.
+
+    Raises:
+        HandloomError: none of the rows has an image.
+    """
+    wanted = set(range(recording.n_views)) if views is None else set(views)
+    predicted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
+    used: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
+    row: list[int] = []
+    view: list[int] = []
+    score: list[float] = []
+    for batch in _batches(recording, rows, wanted):
+        places = (centers or _stored_centers)(batch)
+        found = np.flatnonzero(usable(places))
+        for name, estimator in estimators.items():
+            pose = np.full((len(batch), len(estimator.layout), 3), np.nan, np.float32)
+            center = np.full((len(batch), 3), np.nan, np.float32)
+            if len(found):
+                pose[found], center[found] = estimate(
+                    estimator,
+                    [batch[i][1] for i in found.tolist()],
+                    places[found],
+                    mirrored=recording.hand != estimator.hand,
+                    passes=passes,
+                )
+            predicted[name].append(pose)
+            used[name].append(center)
+        row += [r for r, _ in batch]
+        view += [v.view for _, v in batch]
+        score += [v.center_score for _, v in batch]
+    if not row:
+        raise HandloomError("None of the frames has an image", where=str(recording.path))
+    return Predictions(
+        {name: np.concatenate(parts) for name, parts in predicted.items()},
+        {name: np.concatenate(parts) for name, parts in used.items()},
+        np.array(row, np.int64),
+        np.array(view, np.int64),
+        np.array(score),
+    )
 
 
 def converted(joints: NDArray[Any], source: Layout, target: Layout) -> NDArray[np.float32]:
@@ -267,7 +319,7 @@ def _evaluation(
         label_seed=(said.get("config") or {}).get("label_seed"),
         chosen_by="nothing: it is constant" if looked else CHOSEN_BY,
         metrics=metrics,
-        view_mae=_view_mae(estimator, recording, np.unique(row)),
+        view_mae=view_error(estimator, recording, np.unique(row)),
         notes=tuple(notes),
         prediction_mm=prediction_mm,
         truth_mm=truth_mm,
@@ -276,7 +328,7 @@ def _evaluation(
     )
 
 
-def _view_mae(estimator: Estimator, recording: Recording, rows: NDArray[np.int64]) -> float | None:
+def view_error(estimator: Estimator, recording: Recording, rows: NDArray[np.int64]) -> float | None:
     """The error of predicted views on some of the rows, evenly spread, around the stored centres."""
     if not isinstance(estimator, TorchEstimator) or recording.n_views < 2:
         return None
@@ -303,7 +355,12 @@ def _labels(recording: Recording) -> tuple[NDArray[np.float32], Layout]:
     return recording.labels.read("joints"), recording.layout
 
 
-def _rows_of(recording: Recording, split: str, rows: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
+def rows_of(recording: Recording, split: str, rows: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The rows given, or those of a split, ascending.
+
+    Raises:
+        HandloomError: no such split, or none of its frames.
+    """
     frames = recording.frames
     assert frames is not None
     if rows is not None:

@@ -1,0 +1,298 @@
+"""The domain-gap benchmark: every arm of MURAUER over the number of labels, on captures made here.
+
+    python benchmarks/gap.py --out gap [--quick] [--seeds 5] [--arms full,control] [--labels 0,100] [--jobs 2]
+
+It stands in for NYU, whose images cannot be shipped. Source: the built-in hand, poses of the prior, one sensor model.
+Target: a virtual capture of four people of other proportions, another sensor, motions instead of drawn poses, a
+room and a forearm; the hand is located without labels. Nothing of it is real: the figures say what a method does with
+this gap, not with a camera's.
+
+Each seed draws its own source, people, motions, labels and initial weights; within a seed all arms share them and one
+pre-training (paired seeds). Frames of `val` sequences are for choosing hyper-parameters (`--split val`, the only
+one that takes -o), those of `test` for the table. Everything is written as it is made: a run that was cut off goes
+on where it stopped. The table's intervals are Student's t over the seeds, of the differences within each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = "1"
+
+import numpy as np
+from scipy import stats
+
+from handloom.stores.config import with_overrides
+
+LABELS = ("0", "10", "100", "all")
+NEEDS_LABELS = ("real-only", "preview")
+ARMS = (
+    "synthetic-only", "real-only", "real+synthetic", "control", "+distribution-matching", "+view-prediction",
+    "full", "preview",
+)  # fmt: skip
+PAIRED_SD_MM = 1.0
+"""Standard deviation over seeds of the difference of two arms, as earlier runs on validation frames had it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything."""
+
+    synth_frames: int = 5000
+    capture_frames: int = 1500
+    sequence_frames: int = 60
+    people: int = 4
+    pretrain_steps: int = 4000
+    joint_steps: int = 1200
+
+
+QUICK = Sizes(synth_frames=1500, capture_frames=600, sequence_frames=30, pretrain_steps=1000, joint_steps=300)
+TINY = Sizes(60, 60, 6, 2, 4, 2)
+"""For the test of this script."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training: an arm and a number of labels, by one seed."""
+
+    seed: int
+    arm: str
+    labels: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result."""
+        return f"{self.arm}-{self.labels}" + (f"-{self.variant}" if self.variant else "")
+
+
+def cells_of(arms: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
+    """(arm, labels) without those that do not exist or would be the same training."""
+    found = []
+    for n in labels:
+        for arm in arms:
+            if arm == "synthetic-only":
+                continue
+            if n == "0" and arm in NEEDS_LABELS:
+                continue
+            found.append((arm, n))
+    return [("synthetic-only", "0"), *found]
+
+
+def make_data(folder: Path, seed: int, sizes: Sizes, jobs: int) -> None:
+    """Source, target and twins of one seed; what is complete stays."""
+    from handloom.capture.locating import locate
+    from handloom.capture.record import record
+    from handloom.capture.virtual import Motion, VirtualConfig, VirtualRig
+    from handloom.quickstart import CAPTURE_SENSOR
+    from handloom.synth.config import SynthConfig
+    from handloom.synth.generate import synthesise
+    from handloom.synth.twin import make_twins
+    from handloom.synth.twin_units import TwinSettings
+
+    if (folder / "data").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    synthesise(SynthConfig(frames=sizes.synth_frames, seed=2 * seed), folder / "synth.zarr", jobs=jobs)
+    target = VirtualConfig(
+        frames=sizes.capture_frames,
+        fps=15.0,
+        sequence_frames=sizes.sequence_frames,
+        subjects=sizes.people,
+        val_share=0.16,
+        test_share=0.24,
+        motion=Motion(spread_deg=70.0, median_deg_s=30.0, p95_deg_s=180.0),
+        sensor=CAPTURE_SENSOR,
+        transport="direct",
+        jobs=jobs,
+        seed=2 * seed + 1,
+    )
+    with VirtualRig(target) as source:
+        record(source, folder / "capture.zarr", keep_truth=True)
+    found = locate(folder / "capture.zarr", jobs=jobs)
+    make_twins(folder / "capture.zarr", folder / "twins.zarr", settings=TwinSettings(seed=seed), jobs=jobs)
+    (folder / "data").write_text(f"located {found.located} of {found.images} images\n")
+
+
+def train_cell(out: Path, cell: Cell, sizes: Sizes, split: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Train and measure one cell, or read what an earlier run measured."""
+    folder = out / f"seed-{cell.seed}"
+    result = folder / "results" / f"{cell.name}-{split}.json"
+    if result.exists():
+        return dict(json.loads(result.read_text()))
+    import torch
+
+    from handloom.learn.agreement import agreement
+    from handloom.learn.estimators import open_estimator
+    from handloom.learn.evaluate import evaluate_model
+    from handloom.learn.train import preset, train
+    from handloom.stores.recording import open_recording
+
+    torch.set_num_threads(1)
+    run, started = folder / "runs" / cell.name, time.monotonic()
+    given: dict[str, Any] = {
+        "seed": cell.seed,
+        "label_seed": cell.seed,
+        "labels": None if cell.labels == "all" else int(cell.labels),
+        "device": "auto",
+    }
+    if cell.arm == "synthetic-only":
+        given["pretrain_steps"] = sizes.pretrain_steps
+    elif cell.arm == "preview":
+        given["steps"] = sizes.pretrain_steps + sizes.joint_steps
+    else:
+        given["joint_steps"] = sizes.joint_steps
+    config = preset("murauer", "quick", cell.arm, with_overrides(given, overrides))
+    base = folder / "runs" / "synthetic-only-0"
+    train(
+        config,
+        synth=[] if cell.arm in NEEDS_LABELS else [folder / "synth.zarr", folder / "twins.zarr"],
+        real=None if cell.arm == "synthetic-only" else folder / "capture.zarr",
+        run_dir=run,
+        init=base if cell.arm not in ("synthetic-only", *NEEDS_LABELS) else None,
+        resume=(run / "config.yaml").exists(),
+    )
+    capture = open_recording(folder / "capture.zarr")
+    found = evaluate_model(open_estimator(run), capture, seed=cell.seed, split=split, center="located")
+    metrics = found.metrics
+    (unlabelled,) = agreement({cell.name: open_estimator(run)}, capture, seed=cell.seed, split="val")
+    values = asdict(cell) | {
+        "split": split,
+        "mean_mm": metrics.mean_mm,
+        "median_mm": metrics.median_mm,
+        "within_40_mm": metrics.success[metrics.thresholds_mm.index(40)],
+        "images": metrics.images,
+        "disagreement_mm": unlabelled.disagreement_mm,
+        "overrides": list(overrides),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    result.parent.mkdir(exist_ok=True)
+    result.write_text(json.dumps(values) + "\n")
+    return values
+
+
+def run(
+    out: Path, seeds: Sequence[int], pairs: Sequence[tuple[str, str]], sizes: Sizes, *, jobs: int, split: str,
+    variant: str, overrides: Sequence[str],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """The results of all cells as they come; each seed's pre-training goes before what starts from it."""
+    context = multiprocessing.get_context("spawn")
+    for seed in seeds:
+        make_data(out / f"seed-{seed}", seed, sizes, jobs)
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        first = {pool.submit(train_cell, out, Cell(s, "synthetic-only", "0"), sizes, split, ()): s for s in seeds}
+        rest = []
+        for done in as_completed(first):
+            yield done.result()
+            rest += [
+                pool.submit(train_cell, out, Cell(first[done], *pair, variant), sizes, split, overrides)
+                for pair in pairs
+                if pair[0] != "synthetic-only"
+            ]
+        for done in as_completed(rest):
+            yield done.result()
+
+
+def half_width(sd: float, n: int) -> float:
+    """Of a 95 % interval of a mean of n."""
+    return math.inf if n < 2 else float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+
+
+def difference(
+    results: Sequence[dict[str, Any]], a: tuple[str, str], b: tuple[str, str]
+) -> tuple[float, float, int] | None:
+    """Mean and half-width of a − b over the seeds that have both, mm."""
+    by = {(r["arm"], r["labels"], r["seed"]): r["mean_mm"] for r in results}
+    pairs = [(by[(*a, seed)], by[(*b, seed)]) for *cell, seed in by if tuple(cell) == a and (*b, seed) in by]
+    if not pairs:
+        return None
+    d = np.array([x - y for x, y in pairs])
+    sd = float(d.std(ddof=1)) if len(d) > 1 else math.inf
+    return float(d.mean()), half_width(sd, len(d)), len(d)
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Means, then the differences that the question is about."""
+    arms = [arm for arm in ARMS if any(r["arm"] == arm for r in results)]
+    counts = [n for n in LABELS if any(r["labels"] == n for r in results)]
+    lines = [f"{'mean joint error, mm':<26}" + "".join(f"{'n = ' + n:>12}" for n in counts)]
+    for arm in arms:
+        row = f"{arm:<26}"
+        for n in counts:
+            values = [r["mean_mm"] for r in results if (r["arm"], r["labels"]) == (arm, n)]
+            row += f"{np.mean(values):>12.2f}" if values else f"{'':>12}"
+        lines.append(row)
+    lines += ["", "difference within each seed, mm (95 % interval, seeds)"]
+    asked: list[tuple[tuple[str, str], tuple[str, str]]] = []
+    for n in counts:
+        asked += [(("full", n), (other, n)) for other in arms if other not in ("full", "synthetic-only")]
+    asked += [(("full", n), ("synthetic-only", "0")) for n in counts]
+    asked += [(("full", "100"), ("real-only", "all"))]
+    for a, b in asked:
+        found = difference(results, a, b)
+        if found is not None:
+            mean, width, seeds = found
+            says = "better" if mean + width < 0 else "worse" if mean - width > 0 else "undecided"
+            name = f"{a[0]} n={a[1]} - {b[0]} n={b[1]}"
+            lines.append(f"{name:<50} {mean:>+6.2f} +- {width:<5.2f} ({seeds}) {says}")
+    return lines
+
+
+def main() -> None:
+    """Make the data, train the cells, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a third of the data and a quarter of the steps")
+    size.add_argument("--tiny", action="store_true", help="a few frames and steps: does it run?")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--labels", default=None, help="default 0,10,100,all")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--variant", default="", help="a name for what -o changes")
+    parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    if args.overrides and (args.split == "test" or not args.variant):
+        parser.error("-o is for choosing on validation frames: add --split val and --variant NAME")
+    sizes = QUICK if args.quick else TINY if args.tiny else Sizes()
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    counts = args.labels.split(",") if args.labels else ["0", "10", "all"] if args.tiny else list(LABELS)
+    pairs = cells_of(args.arms.split(","), counts)
+    print(f"{len(pairs)} trainings x {len(seeds)} seeds; a difference of two arms is expected to be known to within")
+    print(
+        f"+- {half_width(PAIRED_SD_MM, len(seeds)):.2f} mm (95 %), if it varies by {PAIRED_SD_MM} mm from seed to seed"
+    )
+    results, started = [], time.monotonic()
+    for result in run(
+        args.out, seeds, pairs, sizes, jobs=args.jobs, split=args.split, variant=args.variant, overrides=args.overrides
+    ):
+        results.append(result)
+        print(
+            f"{time.monotonic() - started:7.0f} s  seed {result['seed']}  {result['arm']:<24} n = {result['labels']:<4}"
+            f" {result['mean_mm']:6.2f} mm",
+            file=sys.stderr,
+        )
+    lines = table(results)
+    (args.out / f"table-{args.split}{args.variant and '-' + args.variant}.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
