@@ -16,7 +16,7 @@ from .cli_capture import capture
 from .cli_learn import evaluate, export, predict, train
 from .cli_store import store
 from .cli_synth import hand, synth
-from .options import FOLDER, overwrite_option, seed_option
+from .options import FOLDER, overwrite_option, print_next, seed_option, set_option
 
 
 class _Shown(click.ClickException):
@@ -64,6 +64,42 @@ def quickstart(out: Path, seed: int, overwrite: bool) -> None:
     from .quickstart import run
 
     run(out, seed=seed, overwrite=overwrite, say=click.echo)
+
+
+@main.command()
+@click.argument("recording", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder for everything it makes.")
+@click.option("--frames", type=click.IntRange(1), default=5000, show_default=True, help="Poses to render.")
+@click.option("--preset", type=click.Choice(["quick", "fast", "paper"]), default="quick", show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes that render and look.")
+@set_option
+@seed_option
+@click.option("--resume", is_flag=True, help="Go on where an earlier call stopped.")
+@overwrite_option
+def bootstrap(
+    recording: Path,
+    out: Path,
+    frames: int,
+    preset: str,
+    jobs: int,
+    overrides: tuple[str, ...],
+    seed: int,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Make a tracker from one unlabelled capture: check, fit noise, render, train, score, export, report.
+
+    -o sets values of the training's configuration.
+    """
+    from .bootstrap import Settings, run
+    from .bootstrap_report import next_commands
+    from .stores.recording import open_recording
+
+    if resume and overwrite:
+        raise click.UsageError("--resume goes on with what is there, --overwrite replaces it: give one")
+    settings = Settings(seed=seed, frames=frames, preset=preset, jobs=jobs, overrides=overrides)
+    made = run(recording, out, settings=settings, resume=resume, overwrite=overwrite, say=click.echo)
+    print_next(*next_commands(made, open_recording(recording))[:2])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,151 @@
+"""The page at the end of a bootstrap: what was captured and rendered, what was trained, how well the cameras agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from . import __version__
+from .bootstrap import Made
+from .learn.agreement import Agreement
+from .learn.estimators import open_estimator
+from .learn.evaluate import predict_all
+from .learn.figures import Sample, crop_sheet, read_curves, skeleton_sheet, training_chart
+from .learn.inputs import cut, recording_views
+from .learn.report import Block, Code, Facts, Report, Section, Table, Text
+from .stores.camera import project
+from .stores.crops import crop_k
+from .stores.page import Picture
+from .stores.recording import Recording, describe, open_recording
+
+CROP_PX: Final = 128
+CUBE_MM: Final = 300.0
+SHOWN: Final = 8
+INTRODUCTION: Final = (
+    "Nothing here was labelled by anyone. The hands that the tracker learned from were rendered with this rig's "
+    "cameras and with noise fitted to this capture; the capture itself took part without labels. So there is no error "
+    "to state: the score says how far apart the poses are that the cameras give of one moment. What all cameras get "
+    "wrong in the same way is not in it."
+)
+
+
+def write_report(made: Made, captured: Recording, path: Path) -> None:
+    """Write the page of a finished bootstrap."""
+    sections = [
+        Section("What this is", [Text(INTRODUCTION)]),
+        Section("The tracker", _score(made)),
+        Section("Poses", [_poses(made, captured)]),
+        Section("What was captured, and what was rendered like it", [_domains(made, captured)]),
+        Section("Training", [_training(made)]),
+        Section("What next", _next(made, captured)),
+        Section("How it was made", [Facts(_facts(made, captured))]),
+    ]
+    Report(
+        f"A tracker from {made.recording.name}",
+        sections,
+        subtitle=f"{captured.n_frames} frames of {captured.n_views} cameras, no labels",
+        made_by=f"handloom {__version__} bootstrap {made.recording} --seed {made.settings.seed}",
+    ).write(path, overwrite=True)
+
+
+def _score(made: Made) -> list[Block]:
+    if not made.scores:
+        return [Text(f"'{made.chosen}' was trained and exported. One camera has nobody to agree with: no score.")]
+    rows = [[one.name, one.disagreement_mm, _interval(one), one.view_mae] for one in made.scores]
+    first, second = made.scores[0], made.scores[1]
+    return [
+        Text(
+            f"'{first.name}' is in model.onnx: its poses differ by {first.disagreement_mm:.1f} mm between the cameras, "
+            f"those of '{second.name}' by {second.disagreement_mm:.1f} mm."
+        ),
+        Table(
+            ["model", "disagreement (mm)", "95 % interval", "predicted views"],
+            rows,
+            caption=f"Mean over {first.frames} frames that two cameras or more saw.",
+            best=0,
+        ),
+    ]
+
+
+def _interval(one: Agreement) -> str:
+    return f"{one.interval.low:.1f} to {one.interval.high:.1f}"
+
+
+def _poses(made: Made, captured: Recording) -> Picture:
+    """The tracker's poses on frames spread over the capture, camera after camera."""
+    estimator = open_estimator(made.out / "model.onnx")
+    rows = np.unique(np.linspace(0, captured.n_frames - 1, SHOWN).astype(int))
+    predicted = predict_all({"tracker": estimator}, captured, rows)
+    samples = []
+    for column, row in enumerate(rows.tolist()):
+        images = [
+            i for i in np.flatnonzero(predicted.row == row) if np.isfinite(predicted.center_mm["tracker"][i]).all()
+        ]
+        if not images:
+            continue  # no hand was found in that frame
+        image = images[column % len(images)]
+        number = int(predicted.view[image])
+        view = next(v for _, v in recording_views(captured, row, row + 1) if v.view == number)
+        center = predicted.center_mm["tracker"][image].astype(np.float64)
+        crop = cut(view, center, input_px=CROP_PX, cube_mm=CUBE_MM)
+        k = crop_k(center, view.k, crop_px=CROP_PX, window_mm=CUBE_MM)
+        joints = {"tracker": project(predicted.joints_mm["tracker"][image], k)}
+        samples.append(Sample(crop, joints, {}, f"row {row}, {captured.rig.names[number]}"))
+    return skeleton_sheet(
+        samples,
+        ["tracker"],
+        estimator.layout,
+        caption=f"Frames spread evenly over the capture; {CUBE_MM:.0f} mm crops.",
+    )
+
+
+def _domains(made: Made, captured: Recording) -> Picture:
+    rows: dict[str, Any] = {}
+    for label, recording in (("captured", captured), ("rendered", open_recording(made.out / "synth.zarr"))):
+        shown = []
+        for column, row in enumerate(np.linspace(0, recording.n_frames - 1, SHOWN).astype(int).tolist()):
+            seen = [v for _, v in recording_views(recording, row, row + 1) if v.center_mm is not None]
+            if seen:
+                view = seen[column % len(seen)]
+                assert view.center_mm is not None
+                shown.append(cut(view, view.center_mm, input_px=CROP_PX, cube_mm=CUBE_MM))
+        rows[label] = np.array(shown)
+    return crop_sheet(rows, columns=SHOWN, caption="Crops around the hand's centre, camera after camera.")
+
+
+def _training(made: Made) -> Picture:
+    names = sorted(path.name for path in (made.out / "runs").iterdir())
+    curves = {name: read_curves(made.run(name)).get("train/mean_mm", ([], [])) for name in names}
+    caption = "On augmented rendered images: it says that the network learned, not how good the tracker is."
+    return training_chart(curves, ylabel="error on training batches (mm)", log=True, caption=caption)
+
+
+def _next(made: Made, captured: Recording) -> list[Block]:
+    return [
+        Text("A few labels help most, and say how large the error is. Choose diverse frames and label them:"),
+        Code("\n".join(next_commands(made, captured))),
+    ]
+
+
+def next_commands(made: Made, captured: Recording) -> list[str]:
+    """What a user does after this, the likeliest first."""
+    adapted = "full" if captured.n_views > 1 else "+distribution-matching"
+    return [
+        f"handloom predict {made.out / 'model.onnx'} {made.recording} --out poses.csv --overlay pictures",
+        f"handloom label {made.recording} --select 100 --model {made.out / 'model.onnx'} --out labelling",
+        f"handloom synth twin --real {made.recording} --out twins.zarr",
+        f"handloom train murauer --arm {adapted} --synth {made.out / 'synth.zarr'} --synth twins.zarr "
+        f"--real {made.recording} --run runs/{adapted.lstrip('+')}",
+    ]
+
+
+def _facts(made: Made, captured: Recording) -> dict[str, str]:
+    facts = {"seed": str(made.settings.seed), "preset": made.settings.preset, "hand found in": made.located}
+    if made.noise is not None:
+        facts["sensor"] = f"{made.noise.model}: {made.noise.why}"
+    for recording in (captured, open_recording(made.out / "synth.zarr")):
+        said = describe(recording)
+        facts[recording.path.name] = f"{said['frames']} frames, {said['bytes'] / 1e6:.0f} MB"
+    return facts | {f"{name} (s)": f"{seconds:.0f}" for name, seconds in made.seconds.items()}
