@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -99,17 +100,61 @@ def store_subset(recording: Path, frames: str | None, part: str | None, out: Pat
 @store.command("split")
 @click.argument("recording", type=FOLDER)
 @click.option("--by", type=click.Choice(["sequence", "subject", "split"]), required=True, help="What tells the parts.")
-@click.option("--out-dir", type=FOLDER, required=True, help="Folder for the parts.")
+@click.option("--shares", metavar="train=0.8,val=0.1,test=0.1", help="Draw the splits: whole sequences or subjects.")
+@click.option("--seed", type=int, default=0, show_default=True, help="With --shares: draws who goes where.")
+@click.option(
+    "--out-dir", type=FOLDER, help="Folder for the parts; without it --shares sets the recording's own split."
+)
 @overwrite_option
-def store_split(recording: Path, by: str, out_dir: Path, overwrite: bool) -> None:
-    """Copy a recording into one for each sequence, subject or split."""
+def store_split(
+    recording: Path,
+    by: Literal["sequence", "subject", "split"],
+    shares: str | None,
+    seed: int,
+    out_dir: Path | None,
+    overwrite: bool,
+) -> None:
+    """Divide a recording: into one for each sequence, subject or split, or by shares.
+
+    With --shares whole sequences or subjects are drawn for training, validation and test. Without --out-dir only
+    the frames' split is set, in the recording itself.
+    """
     from .console import progress
     from .stores.edit import split
+    from .stores.recording import open_recording
+    from .stores.splits import Share, assign, draw, read_shares, shares_of
 
-    with progress("Splitting") as report:
-        parts = split(recording, out_dir, by=by, overwrite=overwrite, progress=report)
-    for part in parts:
-        click.echo(f"{part.path}: {part.n_frames} frames")
+    if shares is None and out_dir is None:
+        raise click.UsageError("give --out-dir, --shares, or both")
+    if shares is not None and by == "split":
+        raise click.UsageError("--shares go by sequence or by subject")
+    drawn: list[Share] = []
+    assigned = None
+    if shares is not None and by != "split":
+        asked = read_shares(shares)
+        if out_dir is None:
+            drawn = assign(recording, asked, by=by, seed=seed, overwrite=overwrite)
+        else:
+            frames = open_recording(recording).frames
+            assert frames is not None
+            groups = frames.read(by)
+            assigned = draw(groups, asked, by=by, seed=seed, where=str(recording))
+            drawn = shares_of(assigned, groups, asked)
+    if out_dir is not None:
+        with progress("Splitting") as report:
+            parts = split(
+                recording, out_dir, by="split" if assigned is not None else by, assigned=assigned,
+                overwrite=overwrite, progress=report,
+            )  # fmt: skip
+        for part in parts:
+            click.echo(f"{part.path}: {part.n_frames} frames")
+    for share in drawn:
+        of = sum(other.frames for other in drawn)
+        groups_said = f"{share.groups} {by}{'s' * (share.groups != 1)}"
+        click.echo(
+            f"{share.name:<6} {share.frames} frames of {groups_said}, {share.frames / of:.1%} ({share.asked:.1%})"
+        )
+    print_next(f"handloom store {'verify ' + str(parts[0].path) + ' --deep' if out_dir else f'info {recording}'}")
 
 
 @store.command("merge")

@@ -37,11 +37,15 @@ class Part:
     source: Recording
     rows: NDArray[np.int64]
     added: Added = field(default_factory=Added)
+    split: int | None = None
+    """The split that all of them get."""
 
     def read(self, table: str, column: str, rows: Sequence[int]) -> NDArray[Any]:
         """Rows of one array as they will be."""
         stored: Table = getattr(self.source, table)
         values = stored.read_rows(column, rows)
+        if column == "split" and self.split is not None:
+            return np.full_like(values, self.split)
         return self.added.to(column, values) if table != "crops" else values
 
     @property
@@ -95,26 +99,46 @@ def subset(
 
 
 def split(
-    path: Path, folder: Path, *, by: str, overwrite: bool = False, progress: Progress | None = None
+    path: Path,
+    folder: Path,
+    *,
+    by: str,
+    assigned: NDArray[np.uint8] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> list[Recording]:
     """One recording for each `sequence`, `subject` or `split`, as FOLDER/subject-3.zarr or FOLDER/test.zarr.
+
+    Args:
+        path: of the recording.
+        folder: of the parts.
+        by: what tells them.
+        assigned: (T,) with `split`: another split than the recording's own, see `splits.draw`.
+        overwrite: replace parts that are there.
+        progress: told of rows done, of all parts.
 
     Raises:
         HandloomError: one of them exists; see `repack`.
     """
     source = open_recording(path)
     assert source.frames is not None
-    values = source.frames.read(by)
+    values = source.frames.read(by) if assigned is None else assigned
     names = {int(v): SPLITS[v] if by == "split" else f"{by}-{v}" for v in np.unique(values)}
     outs = {value: folder / f"{name}.zarr" for value, name in names.items()}
     for out in outs.values():
         if out.exists() and not overwrite:
             raise HandloomError("The output exists already", where=str(out), fix="add --overwrite")
-    return [
-        _write("store split", [Part(source, np.flatnonzero(values == value))], out, UNIT_FRAMES,
-               overwrite=overwrite, progress=progress)
-        for value, out in outs.items()
-    ]  # fmt: skip
+    parts: list[Recording] = []
+    for value, out in outs.items():
+        before = sum(part.n_frames for part in parts)
+
+        def told(done: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, len(values))
+
+        part = Part(source, np.flatnonzero(values == value), split=None if assigned is None else value)
+        parts.append(_write("store split", [part], out, UNIT_FRAMES, overwrite=overwrite, progress=told))
+    return parts
 
 
 def merge(

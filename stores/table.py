@@ -275,6 +275,14 @@ class Table:
             value = {"rows": count, "checksum": checksum(values[name] for name in self.columns)}
             write_json(self.path / MARKERS / f"{unit}.json", sealed(value))
 
+    def rewrite(self, name: str, values: NDArray[Any]) -> None:
+        """Replace all committed rows of a small array, unit by unit, each old or new and never half."""
+        column = self.columns[name]
+        assert not column.sharded, f"{name}: its rows are chunks of their own"
+        assert values.shape == (self._committed, *column.shape)
+        for start in range(0, self._committed, self.unit_frames):
+            self._array(name)[start : start + self.unit_frames] = values[start : start + self.unit_frames]
+
     def commit(self, rows: int) -> None:
         """Declare the first `rows` rows safe to read."""
         if self._committed == 0:

@@ -34,6 +34,7 @@ def check_content(recording: Recording, small: Small, real: Recording | None) ->
     """Findings of everything but the images: small arrays and the rig."""
     frames = small["frames"]
     yield from _rows(frames)
+    yield from _split(recording)
     if recording.kind == "captured":
         yield from _times(recording, frames)
     yield from _cameras(recording)
@@ -52,6 +53,14 @@ def _rows(frames: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
         bad = np.flatnonzero((frames[name] > most).reshape(len(frames[name]), -1).any(1))
         if len(bad):
             yield Finding("error", "value", f"frames/{name}", f"values above {most}", _tuple(bad))
+
+
+def _split(recording: Recording) -> Iterator[Finding]:
+    said = recording.attributes.get("split")
+    if isinstance(said, dict) and said.get("done") is False:
+        shares = ",".join(f"{name}={share:g}" for name, share in said["shares"].items())
+        fix = f"handloom store split {recording.path} --by {said['by']} --seed {said['seed']} --shares {shares}"
+        yield Finding("warning", "split", "frames/split", "was being set when the writer was killed", fix=fix)
 
 
 def _times(recording: Recording, frames: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:

@@ -148,7 +148,11 @@ def test_the_commands(made: Recording, tmp_path: Path) -> None:
     assert run("repack", made.path, "--out", out, "--overwrite") == (0, f"{out}: 11 frames\n{said}")
     parts = tmp_path / "parts"
     code, text = run("split", made.path, "--by", "subject", "--out-dir", parts)
-    assert (code, text) == (0, f"{parts}/subject-0.zarr: 6 frames\n{parts}/subject-1.zarr: 5 frames\n")
+    assert code == 0
+    assert text == (
+        f"{parts}/subject-0.zarr: 6 frames\n{parts}/subject-1.zarr: 5 frames\n"
+        f"next: handloom store verify {parts}/subject-0.zarr --deep\n"
+    )
     several = (parts / "subject-0.zarr", parts / "subject-1.zarr")
     assert run("merge", *several, "--out", out, "--overwrite") == (0, f"{out}: 11 frames\n{said}")
     assert run("subset", made.path, "--out", out, "--overwrite")[0] == 2
