@@ -202,6 +202,76 @@ def predict(
         click.echo(f"{overlay}: {done.pictures} picture{'s' * (done.pictures != 1)}")
 
 
+@click.command()
+@click.argument("recording", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder for index.html, the page, and frames.txt.")
+@click.option("--select", type=click.IntRange(1), help="How many frames to choose.")
+@click.option("--frames", type=FILE, help="The frames to label instead: a frame_id a line.")
+@click.option("--model", type=FILE, help="Exported model whose poses to begin with.")
+@click.option("--run", "run_dir", type=FOLDER, help="Run whose poses to begin with.")
+@click.option("--by", type=click.Choice(["crops", "poses"]), help="What to compare; poses where there is a model.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "all"]),
+    default="train",
+    show_default=True,
+    help="Whose frames to choose from.",
+)
+@click.option("--min-score", type=float, default=0.5, show_default=True, help="How surely the hand must be found.")
+@click.option("--layout", help="Of the joints; else that of the labels there are, of the model, or openxr26.")
+@seed_option
+@overwrite_option
+def label(
+    recording: Path,
+    out: Path,
+    select: int | None,
+    frames: Path | None,
+    model: Path | None,
+    run_dir: Path | None,
+    by: Any,
+    split: str,
+    min_score: float,
+    layout: str | None,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Choose the frames worth a label, and write one offline page to label them on."""
+    from .console import progress
+    from .learn.labelling import prepare
+    from .synth.anatomy import SCALE, skeleton
+
+    if (select is None) == (frames is None):
+        raise click.UsageError("give either --select, how many frames to choose, or --frames, a file that lists them")
+    if model and run_dir:
+        raise click.UsageError("give either --model or --run")
+    with progress("Preparing the page") as report:
+        done = prepare(
+            recording,
+            out,
+            select=select,
+            frames=frames,
+            rest_mm=skeleton()[0] * SCALE,
+            model=model or run_dir,
+            by=by,
+            split=split,
+            min_score=min_score,
+            layout=layout,
+            seed=seed,
+            overwrite=overwrite,
+            progress=report,
+        )
+    page, chosen = done.page, done.selection
+    begin = {"labels": "their labels", "model": "the model's pose", "rest": "a hand at rest"}
+    said = ", ".join(f"{count} begin with {begin[name]}" for name, count in done.sources.items() if count)
+    click.echo(f"{page.path}: {done.frames} frames, {page.views} images, {page.size_bytes / 1e6:.1f} MB; {said}")
+    if chosen is not None:
+        before = f", beside {chosen.labelled_before} labelled before" if chosen.labelled_before else ""
+        click.echo(f"{page.frames_file}: chosen from {done.of_frames} frames{before}")
+        click.echo("\n".join(chosen.lines(done.metric)))
+    click.echo("open the page in a browser; it works offline and saves joints.csv")
+    print_next(f"handloom store label {recording} --joints joints.csv" + (" --merge" * (done.labelled_before > 0)))
+
+
 def _three(text: str) -> tuple[float, float, float]:
     try:
         x, y, z = (float(part) for part in text.split(","))

@@ -100,10 +100,11 @@ class Page:
         """Turn the wheel; positive is towards the user."""
         self._mouse("mouseWheel", x, y, deltaX=0, deltaY=delta)
 
-    def key(self, name: str) -> None:
-        """Press and release a key: a letter, or a name such as `ArrowRight`."""
+    def key(self, name: str, *, modifiers: int = 0) -> None:
+        """Press and release a key: a letter, or a name such as `ArrowRight`; 1 is Alt, 2 Ctrl, 8 Shift with it."""
         code = KEY_CODES.get(name, ord(name.upper()) if len(name) == 1 else 0)
-        text = {"text": name} if len(name) == 1 else {}
+        text: dict[str, Any] = {"text": name} if len(name) == 1 and not modifiers & 2 else {}
+        text |= {"modifiers": modifiers} if modifiers else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=name, windowsVirtualKeyCode=code, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=name, windowsVirtualKeyCode=code)
 
