@@ -16,7 +16,8 @@ from .cli_capture import capture
 from .cli_learn import evaluate, export, label, predict, train
 from .cli_store import store
 from .cli_synth import hand, synth
-from .options import FOLDER, overwrite_option, print_next, seed_option, set_option
+from .options import FOLDER, json_option, overwrite_option, print_json, print_next, seed_option, set_option
+from .stores.errors import BAD_ENVIRONMENT
 
 
 class _Shown(click.ClickException):
@@ -53,6 +54,35 @@ def main(debug: bool) -> None:
 
 for command in (capture, evaluate, export, hand, label, predict, store, synth, train):
     main.add_command(command)
+
+
+@main.command()
+@click.argument("recordings", type=FOLDER, nargs=-1)
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, recordings: tuple[Path, ...], as_json: bool) -> None:
+    """Look at this machine, and at recordings: what is wrong and how to mend it.
+
+    Ends with 3 where the machine lacks what Handloom cannot do without, with 1 where a recording has findings.
+    """
+    from . import doctor as look
+    from .console import progress
+
+    checks = look.machine()
+    with progress("Verifying") as report:
+        found = look.recordings(recordings, report)
+    if as_json:
+        print_json(look.to_dict(checks, found))
+    else:
+        for check in [*checks, *map(look.said_of, found)]:
+            click.echo("\n".join(check.lines()))
+        problems = sum(check.state == "problem" for check in checks)
+        said = f"{problems} problem{'s' * (problems != 1)}: see the lines that begin so" if problems else "is fine"
+        click.echo(f"this machine {'has ' if problems else ''}{said}")
+        if not problems:
+            print_next(f"handloom store info {recordings[0]}" if recordings else "handloom quickstart")
+    lacking = any(check.state == "problem" for check in checks)
+    ctx.exit(BAD_ENVIRONMENT if lacking else int(not all(one.clean for one in found)))
 
 
 @main.command()

@@ -39,7 +39,7 @@ class Bank:
     """The crops of one or more recordings on the device; crop n = frame * views + view."""
 
     crops: Tensor
-    """(N, S, S) int16 holding uint16 bits: torch's uint16 lacks most operations."""
+    """(N, S, S) int16 holding uint16 bits: torch's uint16 lacks most operations; (N, 0, 0) where they are pooled."""
     present: Tensor
     """(N,) bool: the camera gave an image and the hand was found in it."""
     center_mm: Tensor
@@ -63,12 +63,12 @@ class Bank:
     @property
     def frames(self) -> int:
         """How many frames."""
-        return len(self.crops) // self.views
+        return len(self.present) // self.views
 
     @property
     def device(self) -> torch.device:
         """Where it lies."""
-        return self.crops.device
+        return self.present.device
 
     def singles(self, frames: Tensor | None = None, view: int | None = None) -> Tensor:
         """(M,) crop numbers that exist: of these frames (all), of this view (all)."""
@@ -215,8 +215,12 @@ def cut(
     cube_mm: float,
     noise_mm: float = 0.0,
     generator: torch.Generator | None = None,
+    stored: Tensor | None = None,
 ) -> Images:
-    """Inputs of the crops (B,), moved, rolled and with white noise on the depth that there is."""
+    """Inputs of the crops (B,), moved, rolled and with white noise on the depth that there is.
+
+    Of a bank without images, these are `stored` (B, S, S).
+    """
     center = geometry.center_mm
     z = center[:, 2].clamp(min=1.0)
     fx, fy, cx, cy = bank.k[crop].unbind(1)
@@ -227,11 +231,13 @@ def cut(
     aspect = fx / fy
     u = _affine(grid, fx * scale * cos, fx * scale * aspect * sin, fx * center[:, 0] / z + cx + 0.5)
     v = _affine(grid, -fy * scale * sin, fy * scale * aspect * cos, fy * center[:, 1] / z + cy + 0.5)
-    side = bank.crops.shape[-1]
+    images, place = (bank.crops, crop) if stored is None else (stored, torch.arange(len(crop), device=bank.device))
+    side = images.shape[-1]
+    assert side, "this bank's images are pooled"
     inside = (u >= 0) & (u < side) & (v >= 0) & (v < side)
     # Below 2^24 floats count pixels exactly: one cast to int64 instead of two.
     pixel = v.floor_().mul_(side).add_(u.floor_()).clamp_(0, side * side - 1).to(torch.int64)
-    raw = bank.crops.reshape(-1).take(pixel.add_((crop * (side * side))[:, None, None]))
+    raw = images.reshape(-1).take(pixel.add_((place * (side * side))[:, None, None]))
     steps = raw.view(torch.uint16).to(torch.float32)
     half = cube_mm / 2
     value = steps * (bank.unit_mm[crop] / half)[:, None, None] - (z / half)[:, None, None]

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Preset = Literal["quick", "fast", "paper"]
+Memory = Annotated[int, Field(gt=0)] | Literal["auto"] | None
 Percent = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
 
 
@@ -75,6 +76,9 @@ class TrainConfig(BaseModel):
     """Steps between two lines of metrics.jsonl: the only ones that wait for the device."""
     save_every: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; the last step always leaves one."""
+    memory_mb: Memory = "auto"
+    """Memory for the synthetic images: a larger set is read through a pool of this size, in groups of frames that
+    are shuffled; None: all are kept in memory; 'auto': by what is free when the run starts."""
     val_every: int = Field(default=0, ge=0)
     """Steps between two measurements on the validation recording; 0: only at the end."""
 

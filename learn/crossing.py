@@ -61,7 +61,7 @@ class Learner:
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
             self.nets = build_nets(self.describe()).to(data.device)
         self._key = key_of(config.seed, "crossing")
-        self.posed = labelled_pool(config, data, "poses", config.vae_batch)
+        self.posed = labelled_pool(config, data, "poses", config.vae_batch, images=False)
         self.labelled = labelled_pool(config, data, "labelled", config.batch)
         self.unlabelled = unlabelled_pool(config, data, "unlabelled")
         self.seen = image_pool(config, data, "images")

@@ -8,7 +8,8 @@ captured frames that are left: none of them is among the labelled ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,7 +19,11 @@ from .batches import Bank, Geometry, Images, cut, draw_geometry, label
 from .crossing_nets import POSE_UNIT_MM
 from .crossing_recipe import ARMS, CrossingConfig
 from .data import TrainingData
+from .pooled import PooledCrops, Pooling
 from .sampling import Shuffle, key_of, noise_generator
+
+POOLED_AT_ONCE: Final = 2
+"""Sequences with images that share the memory of a pool: X_l, and what the depth GAN learns to generate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Source:
     crops: Tensor
     """(M,) numbers of crops."""
     share: float = 1.0
+    pooling: Pooling | None = None
+    """Where the bank's images come from, if it holds none and images are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +45,17 @@ class Part:
     bank: Bank
     crops: Tensor
     """(M,) numbers of crops."""
-    shuffle: Shuffle
+    shuffle: Shuffle | PooledCrops
     key: int
     size: int
     """How many of a batch come from here."""
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Crops (n,) of a step and, where the bank holds none, their images (n, S, S)."""
+        if isinstance(self.shuffle, PooledCrops):
+            place, stored = self.shuffle.draw(step, self.size)
+            return self.crops[place], stored[:, 0]
+        return self.crops[self.shuffle.draw(step, self.size)], None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,12 @@ class Pool:
             left, shares = batch - sum(part.size for part in parts), [s.share for s in there[place:]]
             size = min(max(1, round(left * shares[0] / sum(shares))), left - len(shares) + 1)
             key = key_of(config.seed, name, place)
-            shuffle = Shuffle(len(source.crops), key, source.bank.device)
+            shuffle: Shuffle | PooledCrops
+            if source.pooling is None:
+                shuffle = Shuffle(len(source.crops), key, source.bank.device)
+            else:
+                items = source.crops[:, None]
+                shuffle = PooledCrops(source.pooling, items, source.bank.views, name, streams=POOLED_AT_ONCE)
             parts.append(Part(source.bank, source.crops, shuffle, key, size))
         return cls(tuple(parts), config)
 
@@ -84,8 +103,8 @@ class Pool:
         """Images (B, 1, P, P) of a step and their poses (B, J, 3), about the crop's centre in 50 mm."""
         images, poses = [], []
         for part in self.parts:
-            crop, geometry = self._draw(part, step)
-            made = self._cut(part, crop, geometry, step)
+            crop, geometry, stored = self._draw(part, step)
+            made = self._cut(part, crop, geometry, stored, step)
             images.append(made.image)
             poses.append(self._pose(part, crop, geometry, made))
         return torch.cat(images), torch.cat(poses)
@@ -94,19 +113,19 @@ class Pool:
         """The poses of `labelled` alone, (B, J, 3) in 50 mm: no image is cut."""
         made = []
         for part in self.parts:
-            crop, geometry = self._draw(part, step)
+            crop, geometry, _ = self._draw(part, step)
             # The roll turns the centre as it turns the joints: the palm is subtracted by whoever needs it.
             blank = Images(torch.empty(0, device=crop.device), torch.zeros(len(crop), 3, device=crop.device))
             made.append(self._pose(part, crop, geometry, blank))
         return torch.cat(made)
 
-    def _draw(self, part: Part, step: int) -> tuple[Tensor, Geometry]:
-        crop = part.crops[part.shuffle.draw(step, part.size)]
+    def _draw(self, part: Part, step: int) -> tuple[Tensor, Geometry, Tensor | None]:
+        crop, stored = part.draw(step)
         index = torch.arange(step * part.size, (step + 1) * part.size, device=part.bank.device)
         rotation = self.config.rotation_deg
-        return crop, draw_geometry(part.bank, crop, part.key, index, rotation_deg=rotation)
+        return crop, draw_geometry(part.bank, crop, part.key, index, rotation_deg=rotation), stored
 
-    def _cut(self, part: Part, crop: Tensor, geometry: Geometry, step: int) -> Images:
+    def _cut(self, part: Part, crop: Tensor, geometry: Geometry, stored: Tensor | None, step: int) -> Images:
         return cut(
             part.bank,
             crop,
@@ -115,6 +134,7 @@ class Pool:
             cube_mm=self.config.cube_mm,
             noise_mm=self.config.noise_mm,
             generator=noise_generator(part.key, step, part.bank.device),
+            stored=stored,
         )
 
     def _pose(self, part: Part, crop: Tensor, geometry: Geometry, images: Images) -> Tensor:
@@ -136,7 +156,7 @@ def labelled_sources(data: TrainingData, *, synth: bool, real: bool, real_share:
     """
     sources = []
     if synth and data.synth is not None:
-        sources.append(Source(data.synth, whole(data.synth, data.synth.singles()), 1 - real_share))
+        sources.append(Source(data.synth, whole(data.synth, data.synth.singles()), 1 - real_share, data.pooling))
     if real and data.real is not None:
         sources.append(Source(data.real, whole(data.real, data.real.singles(data.labelled)), real_share))
     if not any(len(source.crops) for source in sources):
@@ -149,14 +169,16 @@ def labelled_sources(data: TrainingData, *, synth: bool, real: bool, real_share:
     return sources
 
 
-def labelled_pool(config: CrossingConfig, data: TrainingData, name: str, batch: int) -> Pool:
-    """X_l, as the arm has it.
+def labelled_pool(config: CrossingConfig, data: TrainingData, name: str, batch: int, *, images: bool = True) -> Pool:
+    """X_l, as the arm has it; without `images` only its poses are drawn.
 
     Raises:
         HandloomError: no frame shows a whole pose.
     """
     arm = ARMS[config.arm]
     sources = labelled_sources(data, synth=arm.synth, real=arm.real, real_share=config.real_share)
+    if not images:
+        sources = [replace(source, pooling=None) for source in sources]
     return Pool.of(config, name, sources, batch)
 
 
@@ -173,7 +195,7 @@ def image_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
     """What the depth GAN of stage 2 learns to generate: every image the arm may see, labelled or not."""
     arm, sources = ARMS[config.arm], []
     if arm.synth and data.synth is not None:
-        sources.append(Source(data.synth, data.synth.singles(), 1 - config.real_share))
+        sources.append(Source(data.synth, data.synth.singles(), 1 - config.real_share, data.pooling))
     if data.real is not None and (arm.real or arm.unlabelled):
         frames = data.unlabelled if arm.unlabelled else data.labelled
         sources.append(Source(data.real, data.real.singles(frames), config.real_share))

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout, layout_named
 from ..stores.lineage import usable_twins
+from ..stores.pool import Source, row_bytes, shared_columns
 from ..stores.reading import Resident, load_resident
 from ..stores.recording import Recording, open_recording
 from .batches import LOCATED, Bank, bank_of, cut, label, still
 from .config import Needs, TrainConfig
+from .pooled import Pooling
 from .sampling import key_of, subset
 
 TRAIN: Final = 0
@@ -47,6 +49,8 @@ class TrainingData:
     """(M,) int64: frames of `real` whose images may be used without labels (labelled ones among them)."""
     sources: dict[str, Any]
     """Where it came from, in plain values: paths, uuids, counts, the labelled frame ids."""
+    pooling: Pooling | None = None
+    """Where the images of `synth` come from, where the bank itself holds none."""
 
     @property
     def n_labels(self) -> int:
@@ -107,7 +111,9 @@ def load_training_data(
             device=device,
         )
 
-    synth_bank = bank([_load_training_rows(r) for r in plain], real=False) if plain else None
+    pooling = _pooling(config, plain)
+    kept = [_load_training_rows(r, images=pooling is None) for r in plain]
+    synth_bank = bank(kept, real=False) if plain else None
     real_bank, missed, unlabelled = None, 0, np.zeros(0, np.int64)
     if real_data is not None:
         count = len(real_data)
@@ -135,6 +141,7 @@ def load_training_data(
         "labelled_frames": [int(f) for f in real_bank.frame_id[chosen]] if real_bank else [],
         "labelled_crops_off_the_hand": missed,
         "centers": "located" if located else "true",
+        "images": "in memory" if pooling is None else f"pool of {pooling.memory_mb:g} MB",
     }
     return TrainingData(
         layout=layout,
@@ -146,7 +153,18 @@ def load_training_data(
         twin_of=torch.from_numpy(twin_of).to(device),
         unlabelled=torch.from_numpy(unlabelled).to(device),
         sources=sources,
+        pooling=pooling,
     )
+
+
+def _pooling(config: TrainConfig, plain: Sequence[Recording]) -> Pooling | None:
+    """Through a pool, if the training frames' images take more than `memory_mb`."""
+    if config.memory_mb is None or not plain:
+        return None
+    assert config.memory_mb != "auto", "decided by `pooled.with_memory`"
+    sources = tuple(Source(recording, _training_rows(recording)) for recording in plain)
+    size = row_bytes(shared_columns(sources, ("crop",))) * sum(len(source.chosen) for source in sources)
+    return Pooling(sources, config.memory_mb, config.seed) if size > config.memory_mb * 1e6 else None
 
 
 def has_twins(recording: Recording) -> bool:
@@ -234,8 +252,12 @@ def _check_agreement(
                 )
 
 
-def _load_training_rows(recording: Recording) -> Resident:
+def _load_training_rows(recording: Recording, *, images: bool = True) -> Resident:
     """Its training frames; validation and test frames are not even read."""
+    return load_resident(recording, rows=_training_rows(recording), images=images)
+
+
+def _training_rows(recording: Recording) -> NDArray[np.int64]:
     assert recording.frames is not None
     rows = np.flatnonzero(recording.frames.read("split") == TRAIN)
     if not len(rows):
@@ -244,7 +266,7 @@ def _load_training_rows(recording: Recording) -> Resident:
             where=str(recording.path),
             why=f"all of its {recording.n_frames} frames are kept for validation and test",
         )
-    return load_resident(recording, rows=rows)
+    return rows
 
 
 def _without_missed_hands(bank: Bank, layout: Layout, *, cube_mm: float) -> tuple[Bank, int]:

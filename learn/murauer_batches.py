@@ -21,6 +21,7 @@ from .config import TrainConfig
 from .data import TrainingData
 from .murauer_nets import Volume, camera_change, view_condition
 from .murauer_recipe import ARMS, MurauerConfig
+from .pooled import PooledCrops, Pooling
 from .sampling import Shuffle, key_of, noise_generator, normal
 
 REAL: Final = frozenset({"labelled", "view_real", "match_real"})
@@ -36,18 +37,22 @@ class Stream:
     bank: Bank
     items: Tensor
     """(M, 1) crops, or (M, 2) pairs of them (input, target)."""
-    shuffle: Shuffle
+    shuffle: Shuffle | PooledCrops
     key: int
     size: int
     rotation_deg: float
 
     def draw(self, step: int) -> Draw:
         """The samples of a step."""
-        place = self.shuffle.draw(step, self.size)
+        stored = None
+        if isinstance(self.shuffle, PooledCrops):
+            place, stored = self.shuffle.draw(step, self.size)
+        else:
+            place = self.shuffle.draw(step, self.size)
         items = self.items[place]
         index = self.index(step)
         geometry = draw_geometry(self.bank, items[:, 0], self.key, index, rotation_deg=self.rotation_deg)
-        return Draw(place, items, geometry)
+        return Draw(place, items, geometry, stored)
 
     def index(self, step: int) -> Tensor:
         """(B,) running numbers of a step's samples over the whole training."""
@@ -55,9 +60,27 @@ class Stream:
 
 
 def make_stream(
-    config: TrainConfig, name: str, bank: Bank | None, items: Tensor | None, size: int, *, turns: bool = True
+    config: TrainConfig,
+    name: str,
+    bank: Bank | None,
+    items: Tensor | None,
+    size: int,
+    *,
+    turns: bool = True,
+    pooling: Pooling | None = None,
+    streams: int = 1,
 ) -> Stream | None:
     """A stream of `size` images a step, rotated if it `turns`; None where there is no recording to draw from.
+
+    Args:
+        config: seed and augmentation.
+        name: of the sub-batch.
+        bank: what is drawn from.
+        items: (M,) crops or (M, 2) pairs.
+        size: images a step.
+        turns: whether images are rotated.
+        pooling: where the bank's images come from, if it holds none.
+        streams: how many share that memory.
 
     Raises:
         HandloomError: there is a recording, and not one image for this sub-batch in it.
@@ -74,7 +97,13 @@ def make_stream(
         )
     key = key_of(config.seed, name)
     degrees = config.rotation_deg if turns else 0.0
-    return Stream(bank, items.reshape(len(items), -1), Shuffle(len(items), key, bank.device), key, size, degrees)
+    items = items.reshape(len(items), -1)
+    shuffle: Shuffle | PooledCrops
+    if pooling is None:
+        shuffle = Shuffle(len(items), key, bank.device)
+    else:
+        shuffle = PooledCrops(pooling, items, bank.views, name, streams=streams)
+    return Stream(bank, items, shuffle, key, size, degrees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +115,12 @@ class Draw:
     items: Tensor
     """(B, 1 or 2)."""
     geometry: Geometry
+    stored: Tensor | None
+    """(B, 1 or 2, S, S) int16, where the bank holds no images."""
+
+    def image(self, column: int) -> Tensor | None:
+        """(B, S, S) of one column of the items, where the bank holds none."""
+        return None if self.stored is None else self.stored[:, column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +142,9 @@ class Batches:
 
     def __init__(self, config: MurauerConfig, data: TrainingData, volume: Volume) -> None:
         self._config, self._data, self._volume = config, data, volume
-        self._pretraining = make_stream(config, "pretraining", data.synth, _singles(data.synth), config.batch)
+        self._pretraining = make_stream(
+            config, "pretraining", data.synth, _singles(data.synth), config.batch, pooling=data.pooling
+        )
         self.streams = _joint_streams(config, data) if config.joint_steps else {}
         self._twin_crop, self._paired = _twin_crops(data, self.streams.get("labelled"))
 
@@ -124,11 +161,13 @@ class Batches:
         stream = self._pretraining
         assert stream is not None
         draw, noise = stream.draw(step), noise_generator(stream.key, step, self._data.device)
-        images = self._cut(stream.bank, draw.items[:, 0], draw.geometry, noise)
+        images = self._cut(stream.bank, draw.items[:, 0], draw.geometry, noise, draw.image(0))
         return self._label(stream.bank, draw.items[:, 0], draw.geometry, images)
 
     def joint(self, step: int) -> JointBatch:
         """All sub-batches of a joint step; each recording's images are cut in one pass."""
+        if self._pretraining is not None and isinstance(self._pretraining.shuffle, PooledCrops):
+            self._pretraining.shuffle.close()  # its memory is wanted here
         noise = noise_generator(key_of(self._config.seed, "joint"), step, self._data.device)
         draws = {name: stream.draw(step) for name, stream in self.streams.items()}
         images: dict[str, Images] = {}
@@ -172,7 +211,8 @@ class Batches:
         for name in ("view_real", "view_synth"):
             stream = self.streams[name]
             source, target = draws[name].items.unbind(1)
-            targets.append(self._cut(stream.bank, target, still(stream.bank, target), None).image)
+            still_there = still(stream.bank, target)
+            targets.append(self._cut(stream.bank, target, still_there, None, draws[name].image(1)).image)
             jitter = normal(stream.key ^ 2, stream.index(step), 3) * self._config.view_center_noise_mm
             fixed = self._config.view_pair is not None
             between = None if fixed else camera_change(stream.bank, source, target)
@@ -183,12 +223,20 @@ class Batches:
         rolls = torch.cat([draw.geometry.roll_rad for draw in draws.values()])
         centers = torch.cat([draw.geometry.center_mm for draw in draws.values()])
         crops = torch.cat([draw.items[:, 0] for draw in draws.values()])
-        whole = self._cut(bank, crops, Geometry(rolls, centers), noise)
+        stored = [image for draw in draws.values() if (image := draw.image(0)) is not None]
+        whole = self._cut(bank, crops, Geometry(rolls, centers), noise, torch.cat(stored) if stored else None)
         sizes = [len(draw.items) for draw in draws.values()]
         parts = zip(whole.image.split(sizes), whole.center_mm.split(sizes), strict=True)
         return {name: Images(*part) for name, part in zip(draws, parts, strict=True)}
 
-    def _cut(self, bank: Bank, crop: Tensor, geometry: Geometry, noise: torch.Generator | None) -> Images:
+    def _cut(
+        self,
+        bank: Bank,
+        crop: Tensor,
+        geometry: Geometry,
+        noise: torch.Generator | None,
+        stored: Tensor | None = None,
+    ) -> Images:
         return cut(
             bank,
             crop,
@@ -197,6 +245,7 @@ class Batches:
             cube_mm=self._config.cube_mm,
             noise_mm=self._config.noise_mm if noise is not None else 0.0,
             generator=noise,
+            stored=stored,
         )
 
     def _label(self, bank: Bank, crop: Tensor, geometry: Geometry, images: Images) -> Labelled:
@@ -231,13 +280,21 @@ def _joint_streams(config: MurauerConfig, data: TrainingData) -> dict[str, Strea
     if data.n_labels:
         size = large if arm.synth else config.batch
         found["labelled"] = make_stream(config, "labelled", real, _singles(real, data.labelled, frontal), size)
-    found["synth"] = make_stream(config, "synth", synth, _singles(synth), large)
-    if arm.view or arm.passing:
-        for name, bank, frames in (("view_real", real, data.unlabelled), ("view_synth", synth, None)):
-            found[name] = make_stream(config, name, bank, pairs_of(bank, frames, config.view_pair), small, turns=False)
-    if arm.match or arm.passing:
-        for name, bank, frames in (("match_real", real, data.unlabelled), ("match_synth", synth, None)):
-            found[name] = make_stream(config, name, bank, _singles(bank, frames, frontal), small)
+    viewed, matched = arm.view or arm.passing, arm.match or arm.passing
+    streams = 1 + viewed + matched
+    found["synth"] = make_stream(config, "synth", synth, _singles(synth), large, pooling=data.pooling, streams=streams)
+    for domain, bank, frames in (("real", real, data.unlabelled), ("synth", synth, None)):
+        pooling = data.pooling if domain == "synth" else None
+        if viewed:
+            pairs = pairs_of(bank, frames, config.view_pair)
+            found[f"view_{domain}"] = make_stream(
+                config, f"view_{domain}", bank, pairs, small, turns=False, pooling=pooling, streams=streams
+            )
+        if matched:
+            singles = _singles(bank, frames, frontal)
+            found[f"match_{domain}"] = make_stream(
+                config, f"match_{domain}", bank, singles, small, pooling=pooling, streams=streams
+            )
     return {name: stream for name, stream in found.items() if stream is not None}
 
 

@@ -19,9 +19,10 @@ from ..stores.config import checked
 from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from .batches import cut, label, still
-from .config import Needs, TrainConfig
+from .config import Memory, Needs, TrainConfig
 from .crossing_batches import labelled_sources
 from .data import TrainingData
+from .pooled import refuse_pool
 from .sampling import key_of
 from .updates import FiniteGuard
 
@@ -35,6 +36,7 @@ class NearestConfig(TrainConfig):
 
     method: Literal["crossing"] = "crossing"
     arm: Arm
+    memory_mb: Memory = None
     cube_mm: float = Field(default=250.0, gt=0)
     components: int = Field(default=512, ge=1)
     """Dimensions of the search, at most those of the images and one less than there are of them."""
@@ -98,6 +100,7 @@ class Learner:
 
     def __init__(self, config: NearestConfig, data: TrainingData) -> None:
         self.config, self.data = config, data
+        refuse_pool(data.pooling, what="A nearest-neighbour search")
         self.guard = FiniteGuard(data.device)
         self.sources = labelled_sources(data, synth=config.needs.synth, real=True)
         self.known = sum(len(source.crops) for source in self.sources)

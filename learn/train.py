@@ -26,6 +26,7 @@ from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .config import TrainConfig
 from .data import Validation, load_training_data, load_validation
 from .model import CHECKPOINT, method_module, read_checkpoint, write_checkpoint
+from .pooled import with_memory
 from .updates import FiniteGuard
 
 CONFIG: Final = "config.yaml"
@@ -129,6 +130,7 @@ def train(
     start = read_checkpoint(init) if init is not None and not continued else None
     if init is not None or (continued and _recorded(run_dir)["init"] is not None):
         config = method_module(config.method, config.arm).after_pretraining(config)
+    config = _with_memory(config, synth, device, run_dir if continued else None)
     if continued:
         _check_same_config(run_dir, config)
     data = load_training_data(config, synth=synth, real=real, device=device)
@@ -144,6 +146,15 @@ def train(
         _open_run(run_dir, config, sources)
     metrics = _loop(learner, config, run_dir, first, validation, progress)
     return RunResult(run_dir, learner.total_steps, time.perf_counter() - started, metrics)
+
+
+def _with_memory(
+    config: TrainConfig, synth: Sequence[Path], device: torch.device, continued: Path | None
+) -> TrainConfig:
+    """`memory_mb` 'auto' decided, once for a run: the order of its samples hangs on it."""
+    if config.memory_mb == "auto" and continued is not None:
+        return config.model_copy(update={"memory_mb": read_yaml(continued / CONFIG).get("memory_mb")})
+    return with_memory(config, synth, device)
 
 
 def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:

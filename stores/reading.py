@@ -1,7 +1,7 @@
-"""Training reads: a recording's crops and labels, decoded once into arrays that stay in memory.
+"""Training reads of sets that fit in memory: crops and labels, decoded once into arrays that stay there.
 
 A 192² crop takes 74 kB, so 16,000 of them fit 1.2 GB. Decoding costs 0.03 to 0.1 ms a crop, once; a random
-crop then costs 0.005 ms (`benchmarks/reads.py`).
+crop then costs 0.005 ms (`benchmarks/reads.py`). What is larger is read by `pool.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Resident:
     rows: NDArray[np.int64]
     """(T,) the recording's row of each frame here."""
     crop: NDArray[np.uint16]
-    """(T, V, S, S) depth in the camera's unit."""
+    """(T, V, S, S) depth in the camera's unit; (T, V, 0, 0) where the images were left on the disk."""
     center: NDArray[np.float32]
     """(T, V, 3) mm in the camera."""
     k: NDArray[np.float32]
@@ -59,8 +59,16 @@ class Resident:
         return len(self.rows)
 
 
-def load_resident(recording: Recording, *, rows: NDArray[np.int64] | None = None, parts: bool = False) -> Resident:
+def load_resident(
+    recording: Recording, *, rows: NDArray[np.int64] | None = None, parts: bool = False, images: bool = True
+) -> Resident:
     """Decode a recording, or some `rows` of it in ascending order, into memory; only those are read.
+
+    Args:
+        recording: with crops.
+        rows: which; all when left out.
+        parts: the bones' masks as well.
+        images: the crops themselves; what is left without them is small, and `pool.py` reads them.
 
     Raises:
         HandloomError: it has no crops, or they are damaged.
@@ -86,7 +94,7 @@ def load_resident(recording: Recording, *, rows: NDArray[np.int64] | None = None
         uuid=recording.uuid,
         rig=recording.rig,
         rows=chosen,
-        crop=crops.read_rows("crop", chosen),
+        crop=crops.read_rows("crop", chosen) if images else np.zeros((*source.shape, 0, 0), np.uint16),
         center=crops.read_rows("center", chosen),
         k=crops.read_rows("k", chosen),
         center_source=source,

@@ -133,21 +133,28 @@ class Table:
         start, stop = max(start, 0), self._committed if stop is None else min(stop, self._committed)
         return self.read_rows(name, range(start, max(start, stop)))
 
-    def read_rows(self, name: str, rows: Iterable[int]) -> NDArray[Any]:
+    def read_rows(self, name: str, rows: Iterable[int], *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The given rows of one array, in their order; all of them committed.
 
         Costs 0.03 ms a 192² crop; rows of one unit that follow each other share the opening of their file.
+
+        Args:
+            name: of the array.
+            rows: their numbers.
+            out: (rows, …) contiguous, of the array's type, to read into; a new array is made without.
 
         Raises:
             HandloomError: a shard is missing or a checksum does not match.
         """
         column, wanted = self.columns[name], np.fromiter(rows, np.int64)
         assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self._committed), "rows beyond `committed`"
+        if out is None:
+            out = np.empty((len(wanted), *column.shape), column.dtype)
+        assert (out.shape, out.dtype) == ((len(wanted), *column.shape), np.dtype(column.dtype)), "out does not fit"
         read = self._read_shards if column.sharded else self._read_small
-        return read(column, wanted)
+        return read(column, wanted, out)
 
-    def _read_shards(self, column: Column, wanted: NDArray[np.int64]) -> NDArray[Any]:
-        out = np.empty((len(wanted), *column.shape), column.dtype)
+    def _read_shards(self, column: Column, wanted: NDArray[np.int64], out: NDArray[Any]) -> NDArray[Any]:
         bad: list[int] = []
         for unit, part in _runs(wanted // self.unit_frames):
             first = unit * self.unit_frames
@@ -161,8 +168,7 @@ class Table:
             raise self._damaged(column.name, sorted(set(bad)))
         return out
 
-    def _read_small(self, column: Column, wanted: NDArray[np.int64]) -> NDArray[Any]:
-        out = np.empty((len(wanted), *column.shape), column.dtype)
+    def _read_small(self, column: Column, wanted: NDArray[np.int64], out: NDArray[Any]) -> NDArray[Any]:
         for unit, part in _runs(wanted // self.unit_frames):
             first = unit * self.unit_frames
             if not (self.path / column.unit_key(unit)).exists():
