@@ -67,15 +67,60 @@ def store_verify(ctx: click.Context, recording: Path, deep: bool, real: Path | N
 @click.argument("recording", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
 @click.option("--unit-frames", type=click.IntRange(1), default=256, show_default=True, help="Frames of a unit.")
+@click.option("--codec", metavar="NAME", help="Pack all images with it: zstd-1-shuffle, say; see 'store tune'.")
+@click.option("--frames-codec", metavar="NAME", help="Pack the full frames with it.")
+@click.option("--crops-codec", metavar="NAME", help="Pack the crops with it.")
 @overwrite_option
-def store_repack(recording: Path, out: Path, unit_frames: int, overwrite: bool) -> None:
-    """Copy a recording into larger units, as a closed capture wants them."""
+def store_repack(
+    recording: Path,
+    out: Path,
+    unit_frames: int,
+    codec: str | None,
+    frames_codec: str | None,
+    crops_codec: str | None,
+    overwrite: bool,
+) -> None:
+    """Copy a recording into larger units, as a closed capture wants them, or with another codec."""
     from .console import progress
     from .stores.edit import repack
 
+    asked = {"frames": frames_codec or codec, "crops": crops_codec or codec}
+    codecs = {table: name for table, name in asked.items() if name is not None}
     with progress("Repacking") as report:
-        made = repack(recording, out, unit_frames=unit_frames, overwrite=overwrite, progress=report)
+        made = repack(recording, out, unit_frames=unit_frames, codecs=codecs, overwrite=overwrite, progress=report)
     _made(out, made.n_frames)
+
+
+@store.command("tune")
+@click.argument("recording", type=FOLDER)
+@click.option(
+    "--goal",
+    type=click.Choice(["record", "train", "archive"]),
+    default="train",
+    show_default=True,
+    help="Keep up with the cameras, unpack fast, or be small.",
+)
+@click.option("--frames", type=click.IntRange(1), default=64, show_default=True, help="Frames to try codecs on.")
+@click.option("--fps", type=click.FloatRange(0, min_open=True), help="With --goal record; default: the recording's.")
+@json_option
+def store_tune(recording: Path, goal: str, frames: int, fps: float | None, as_json: bool) -> None:
+    """Try codecs on a recording's own images and say which suits a goal."""
+    from .console import progress
+    from .stores.recording import open_recording
+    from .stores.tune import tune
+
+    with progress("Trying codecs") as report:
+        found = tune(open_recording(recording), goal=goal, frames=frames, fps=fps, progress=report)  # type: ignore[arg-type]
+    if as_json:
+        print_json({"recording": str(recording), "goal": goal, "tables": [one.to_dict() for one in found]})
+        return
+    for one in found:
+        click.echo("\n".join(one.lines()))
+    chosen = " ".join(f"--{one.what}-codec {one.chosen}" for one in found if one.chosen != one.current)
+    if chosen:
+        print_next(f"handloom store repack {recording} --out PACKED.zarr {chosen}")
+    else:
+        click.echo("the recording is packed with it already")
 
 
 @store.command("subset")

@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from .codec import codec_named
 from .durable import COPY_AGAIN, refuse_changed
 from .errors import HandloomError
 
@@ -31,13 +32,8 @@ class Column:
     shape: tuple[int, ...]
     dtype: str
     fill: int | float = 0
-    codec: Literal["capture", "synthesis"] = "synthesis"
-    """lz4 keeps up with cameras, zstd-1 packs rendered depth to a tenth."""
-
-    @property
-    def compression(self) -> tuple[str, int]:
-        """Blosc's compressor and level."""
-        return ("lz4", 5) if self.codec == "capture" else ("zstd", 1)
+    codec: str = "synthesis"
+    """What rows are packed with from now on (`codec.py`); what was written says itself how it is read."""
 
     @property
     def sharded(self) -> bool:
@@ -56,11 +52,11 @@ def create_array(group: zarr.Group, column: Column, unit_frames: int) -> None:
     if folder != "." and folder not in group:
         group.create_group(folder)
     outer = (unit_frames, *column.shape)
-    cname, level = column.compression
+    codec = codec_named(column.codec, where=str(group.store_path))
     blosc = BloscCodec(
-        cname=cname,
-        clevel=level,
-        shuffle="shuffle",
+        cname=codec.compressor,
+        clevel=codec.level,
+        shuffle=codec.shuffle,
         typesize=np.dtype(column.dtype).itemsize,
         blocksize=BLOCK_BYTES,
     )

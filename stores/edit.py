@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .codec import codec_named
 from .errors import HandloomError
 from .lineage import twin_descent
 from .numbering import Added, kept_numbers, new_numbers
@@ -69,17 +70,37 @@ def repack(
     out: Path,
     *,
     unit_frames: int = UNIT_FRAMES,
+    codecs: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Recording:
     """All rows in units of `unit_frames`: an open capture's small units cost space and time to read.
 
+    Args:
+        path: the source.
+        out: the recording to make.
+        unit_frames: rows of a unit.
+        codecs: for `frames` and `crops`, what their images are packed with from now on (`codec.codec_named`);
+            as before where nothing is said.
+        overwrite: replace what lies at `out`.
+        progress: told of rows done.
+
     Raises:
-        HandloomError: the source is damaged or its tables differ in length, `out` exists.
+        HandloomError: the source is damaged or its tables differ in length, `out` exists, there is no such codec.
     """
+    for name in (codecs or {}).values():
+        codec_named(name)
     source = open_recording(path)
     rows = np.arange(source.n_frames)
-    return _write("store repack", [Part(source, rows)], out, unit_frames, overwrite=overwrite, progress=progress)
+    return _write(
+        "store repack",
+        [Part(source, rows)],
+        out,
+        unit_frames,
+        codecs=codecs,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def subset(
@@ -290,6 +311,7 @@ def _write(
     unit_frames: int,
     *,
     attributes: Mapping[str, Any] | None = None,
+    codecs: Mapping[str, str] | None = None,
     overwrite: bool,
     progress: Progress | None,
 ) -> Recording:
@@ -310,9 +332,9 @@ def _write(
     tables = {}
     for name in names:
         before: Table = getattr(first, name)
-        tables[name] = Table.create(
-            out / name, list(before.columns.values()), unit_frames=unit_frames, attributes=before.attributes
-        )
+        codec = (codecs or {}).get(name)
+        columns = [replace(c, codec=codec) if codec and c.sharded else c for c in before.columns.values()]
+        tables[name] = Table.create(out / name, columns, unit_frames=unit_frames, attributes=before.attributes)
         setattr(made, name, tables[name])
     done = 0
     with ExitStack() as stack:

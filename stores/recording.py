@@ -90,7 +90,7 @@ class Recording:
 
     def create_frames(self, *, depth: bool, unit_frames: int = UNIT_FRAMES) -> Table:
         """Add the table of what the cameras gave, with full frames where `depth` is set."""
-        codec: Literal["capture", "synthesis"] = "capture" if self.kind == "captured" else "synthesis"
+        codec = "capture" if self.kind == "captured" else "synthesis"
         views = (self.n_views,)
         columns = [
             Column("present", views, "u1", codec=codec),

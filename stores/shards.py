@@ -19,6 +19,8 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from .codec import SHUFFLES, Codec
+
 CRC_BYTES: Final = 4
 ENTRY_BYTES: Final = 16
 """Offset and length of a row in the index."""
@@ -50,17 +52,18 @@ def read_shard(path: Path, chunks: int, rows: Sequence[int], out: NDArray[Any]) 
         os.close(handle)
 
 
-def encode_shard(rows: NDArray[Any], chunks: int, *, cname: str, level: int, block_bytes: int) -> bytes:
+def encode_shard(rows: NDArray[Any], chunks: int, *, codec: Codec, block_bytes: int) -> bytes:
     """The bytes of a shard that holds `rows` (n, ...), contiguous, and has room for `chunks` ≥ n.
 
-    They are those that Zarr writes for the codecs [bytes, blosc with byte shuffle, crc32c].
+    They are those that Zarr writes for the codecs [bytes, blosc, crc32c].
     """
     assert len(rows) <= chunks
     index = np.full((chunks, 2), 2**64 - 1, "<u8")
     parts: list[bytes] = []
+    name, shuffle = codec.compressor.encode(), SHUFFLES[codec.shuffle]
     offset = 0
     for row, values in enumerate(rows):
-        body = blosc.compress(values, cname.encode(), level, blosc.SHUFFLE, block_bytes, values.dtype.itemsize)
+        body = blosc.compress(values, name, codec.level, shuffle, block_bytes, values.dtype.itemsize)
         parts += [body, _crc(body)]
         index[row] = offset, len(body) + CRC_BYTES
         offset += len(body) + CRC_BYTES

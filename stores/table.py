@@ -30,6 +30,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from .codec import codec_named
 from .columns import BLOCK_BYTES, Column, check_array, checksum, create_array
 from .durable import (
     COPY_AGAIN,
@@ -265,10 +266,8 @@ class Table:
         def put(name: str) -> None:
             column = self.columns[name]
             if column.sharded:
-                cname, level = column.compression
-                shard = encode_shard(
-                    values[name], self.unit_frames, cname=cname, level=level, block_bytes=BLOCK_BYTES
-                )  # fmt: skip
+                codec = codec_named(column.codec, where=str(self.path))
+                shard = encode_shard(values[name], self.unit_frames, codec=codec, block_bytes=BLOCK_BYTES)
                 write_bytes(self.path / column.unit_key(unit), shard)
                 return
             if start >= self._committed:
