@@ -28,6 +28,7 @@ class FolderSource:
     """
 
     clock = "folder"
+    live = False
 
     def __init__(self, path: Path) -> None:
         self._folder: PlainFolder = read_folder(path)

@@ -49,6 +49,8 @@ class RealsenseFiles:
             has another number of cameras or other image sizes.
     """
 
+    live = False
+
     def __init__(self, paths: Sequence[Path], *, rig: Rig | None = None) -> None:
         if not paths:
             raise HandloomError("No RealSense recording was named")

@@ -1,31 +1,44 @@
 """From a depth source to a recording: images grouped into sets, full frames written unit by unit.
 
-The reader (this thread) never waits for the disk as long as the bounded queue has room; a writer thread packs
-and commits. Stopping by ctrl-C, an error of the source or an unplugged camera closes the recording: every set
-that was formed is in it, and its report says how it ended. Only a full disk or a kill loses the open unit.
+The reader (this thread) never waits for the disk as long as the bounded queue has room; a writer thread packs and
+commits. Cameras are read in a process of their own (`apart.py`) whose images wait in shared memory meanwhile, so
+that a disk that stands still for a second or a busy interpreter costs none.
+
+Ctrl-C, an error of the source, a camera that is unplugged, a capture process that dies: every set that was formed is
+in the recording, which says how it ended. Only a full disk or a kill of this process loses the open unit. Images
+that found no room are counted by camera, apart from those that a camera's own counter says it has lost.
 """
 
 from __future__ import annotations
 
+import errno
 import platform
 import queue
+import shutil
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, cast
+from uuid import uuid4
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.errors import HandloomError
-from ..stores.recording import OPEN_UNIT_FRAMES, Recording, create_recording, open_recording
+from ..stores.errors import BAD_ENVIRONMENT, HandloomError
+from ..stores.recording import OPEN_UNIT_FRAMES, Recording, create_recording, open_recording, prepare_output
 from ..stores.table import Appender, Table
-from .source import HOST_CLOCKS, Annotated, DepthSource, Moment
-from .sync import Grouper, ImageSet, sync_report
+from .apart import SourceApart, Traffic
+from .meter import Meter, Watch
+from .rows import Keeper
+from .segments import begin_segment, continued, end_segment
+from .source import HOST_CLOCKS, Annotated, DepthSource, Stoppable, check_image
+from .sync import Grouper, ImageSet
 
-QUEUE_SETS: Final = 64
+QUEUE_SETS: Final = 32
+"""Two units: one is written while the next one fills."""
 
 Progress = Callable[..., None]
 """`progress(done, total, note="")`; total is 0 where it is unknown."""
@@ -36,182 +49,216 @@ def record(
     out: Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     keep_truth: bool = False,
     max_sets: int | None = None,
+    seconds: float | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Recording:
-    """Record a source until it ends.
+    """Record a source until it ends, a limit is reached, or ctrl-C.
 
     Args:
         source: what gives the images; it is not closed.
         out: the recording to make.
         overwrite: remove a recording that is there.
+        resume: append a segment to a recording that is there, of the same rig.
         keep_truth: where the source knows the joints (the virtual rig), write them as labels: for evaluation,
             and for as many labelled frames as training is told to use.
         max_sets: stop after so many sets.
+        seconds: stop so long after the first image.
         progress: told of sets written.
+        watch: told twice a second how it goes.
 
     Raises:
-        HandloomError: `out` exists, images disagree with the rig, the source fails (what came before is kept).
+        HandloomError: `out` exists or is of another rig, images disagree with the rig, the source fails or the disk
+            is full (what came before is kept).
     """
     annotated = source if isinstance(source, Annotated) else None
-    if keep_truth and annotated is None:
-        raise HandloomError("This source knows no truth to keep", why=f"it is '{source.provenance['source']}'")
-    recording = create_recording(
-        out,
-        kind="captured",
-        rig=source.rig,
-        hand=_hand_of(source),
-        provenance={**source.provenance, "written_by": software(), "started_unix_s": round(time.time(), 3)},
-        overwrite=overwrite,
-    )
-    table = recording.create_frames(depth=True, unit_frames=OPEN_UNIT_FRAMES)
-    keeper = _Keeper(recording, annotated)
-    ended = "source ended"
-    failure: BaseException | None = None
-    with Appender(table) as appender:
-        writer = _Writer(appender)
-        try:
-            _pump(source, keeper, writer, max_sets, progress)
-        except KeyboardInterrupt:
-            ended = "interrupted"
-        except Exception as error:
-            ended, failure = f"source failed: {error}".splitlines()[0], error
-        finally:
-            writer.close()
-        if writer.failure is not None:
-            raise _writing_failed(writer.failure, table) from writer.failure
-    if keep_truth:
-        keeper.write_labels()
-    recording.annotate(ended=ended, sync=keeper.report(source.clock), **keeper.people())
-    if failure is not None:
-        raise failure
-    if keeper.count == 0:
-        raise HandloomError("The source gave no images", where=str(out))
+    if keep_truth and (annotated is None or resume):
+        why = "labels are written once" if resume else f"it is '{source.provenance['source']}'"
+        raise HandloomError("This source knows no truth to keep", why=why)
+    try:
+        recording = continued(source, out) if resume else None
+        if recording is None:
+            # What `continued` does not take up was cut off before its first set.
+            recording = _begun(source, out, overwrite=overwrite or (resume and out.exists()))
+        assert recording.frames is not None
+        with Appender(recording.frames) as appender:
+            session = _Session(source, recording, appender, annotated)
+            session.run(max_sets, seconds, progress, watch)
+    except OSError as error:
+        raise _writing_failed(error, out, None) from error
+    session.finish(keep_truth=keep_truth)
     return open_recording(out)
 
 
-def _pump(
-    source: DepthSource, keeper: _Keeper, writer: _Writer, max_sets: int | None, progress: Progress | None
-) -> None:
-    """Move images from the source into sets and on to the writer."""
-    views = len(source.rig)
-    total = 0 if source.n_images is None else -(-source.n_images // views)
-    total = total if max_sets is None else min(total or max_sets, max_sets)
-    grouper = Grouper(views, shared_clock=source.clock in (*HOST_CLOCKS, "folder"))
-
-    def hand_on(sets: list[ImageSet]) -> bool:
-        for one in sets:
-            if max_sets is not None and keeper.count >= max_sets:
-                return False
-            writer.put(keeper.rows(one))
-        if sets and progress is not None:
-            progress(keeper.count, max(total, keeper.count))
-        return max_sets is None or keeper.count < max_sets
-
+def _begun(source: DepthSource, out: Path, *, overwrite: bool) -> Recording:
+    if not overwrite:
+        prepare_output(out, overwrite=False)
+    # Made beside and renamed: a kill leaves no recording that lacks a part.
+    beside = out.with_name(f".{out.name}.{uuid4().hex}")
     try:
-        for image in source.frames():
-            if not hand_on(grouper.push(image)):
-                return
-    finally:
-        # Also after ctrl-C or a source that failed: what was grouped or waits for partners is kept.
-        hand_on(grouper.flush())
-
-
-class _Keeper:
-    """Turns sets into rows and remembers what is said of them at the end."""
-
-    def __init__(self, recording: Recording, annotated: Annotated | None) -> None:
-        self._recording, self._annotated = recording, annotated
-        self._stamps: list[tuple[list[int], list[int], list[int]]] = []
-        self._moments: list[Moment] = []
-
-    @property
-    def count(self) -> int:
-        """Sets so far."""
-        return len(self._stamps)
-
-    def rows(self, one: ImageSet) -> dict[str, NDArray[Any]]:
-        """A set as one row of every column of `frames/`."""
-        images = one.images
-        out: dict[str, NDArray[Any]] = {}
-        for view, camera in enumerate(self._recording.rig.cameras):
-            image, size = images[view], (camera.height, camera.width)
-            if image is not None and (image.depth.shape != size or image.depth.dtype != np.uint16):
-                raise HandloomError(
-                    f"An image of '{camera.name}' disagrees with the rig",
-                    where=f"frame {image.frame_number}",
-                    why=f"{image.depth.shape} {image.depth.dtype}, expected {size} uint16",
-                )
-            depth = np.zeros(size, np.uint16) if image is None else image.depth
-            out[f"depth/{camera.name}"] = depth[None]
-        first = next(image for image in images if image is not None)
-        moment = self._annotated.moment(first.camera, first.frame_number) if self._annotated is not None else Moment()
-        stamps = (
-            [-1 if image is None else image.t_device_ns for image in images],
-            [-1 if image is None else image.t_host_ns for image in images],
-            [-1 if image is None else image.frame_number for image in images],
+        made = create_recording(
+            beside,
+            kind="captured",
+            rig=source.rig,
+            hand=_hand_of(source),
+            provenance={**source.provenance, "written_by": software(), "started_unix_s": round(time.time(), 3)},
         )
-        row = self.count
-        self._stamps.append(stamps)
-        self._moments.append(moment)
-        out["present"] = np.array([[image is not None for image in images]], np.uint8)
-        for name, values in zip(("t_device_ns", "t_host_ns", "frame_number"), stamps, strict=True):
-            out[name] = np.array([values], np.int64)
-        out["frame_id"] = np.array([row], np.uint64)
-        out["subject"] = np.array([moment.subject], np.int32)
-        out["sequence"] = np.array([moment.sequence], np.int32)
-        out["split"] = np.array([moment.split], np.uint8)
+        made.create_frames(depth=True, unit_frames=OPEN_UNIT_FRAMES)
+        prepare_output(out, overwrite=overwrite)
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return open_recording(out, writable=True)
+
+
+class _Session:
+    """One go of recording: a segment, from its first image to its report."""
+
+    def __init__(
+        self, source: DepthSource, recording: Recording, appender: Appender, annotated: Annotated | None
+    ) -> None:
+        # Read again behind the lock: another writer may have ended in between.
+        recording.attributes = open_recording(recording.path).attributes
+        frames = appender.table
+        first = frames.committed
+        sequence = int(frames.read("sequence").max()) + 1 if first else 0
+        begin_segment(recording, source, first, sequence)
+        self.source, self.recording, self.table = source, recording, frames
+        next_id = int(frames.read("frame_id").max()) + 1 if first else 0
+        self.keeper = Keeper(recording, annotated, next_id, sequence)
+        self.meter = Meter(recording.rig.names, recording.path, live=source.live)
+        self.writer = _Writer(appender)
+        self.ended = "source ended"
+        self.failure: Exception | None = None
+        self._cpu_s = time.process_time()
+
+    def run(self, max_sets: int | None, seconds: float | None, progress: Progress | None, watch: Watch | None) -> None:
+        """Move images from the source into sets and on to the writer, until something ends it."""
+        try:
+            with _stopping(self.source) as stop:
+                self.ended = self._pump(max_sets, seconds, stop, progress, watch)
+        except KeyboardInterrupt:
+            self.ended = "interrupted"
+        except Exception as error:
+            self.ended, self.failure = f"source failed: {error}".splitlines()[0], error
+        finally:
+            self.writer.close()
+        if self.writer.failure is not None:
+            failure = _writing_failed(self.writer.failure, self.recording.path, self.table)
+            with suppress(OSError):
+                end_segment(self.recording, self._said(f"{failure.what}: {failure.why}"))
+            raise failure from self.writer.failure
+
+    def _pump(
+        self,
+        max_sets: int | None,
+        seconds: float | None,
+        stop: threading.Event,
+        progress: Progress | None,
+        watch: Watch | None,
+    ) -> str:
+        source, keeper, meter = self.source, self.keeper, self.meter
+        total = 0 if source.n_images is None else -(-source.n_images // len(source.rig))
+        total = total if max_sets is None else min(total or max_sets, max_sets)
+        grouper = Grouper(len(source.rig), shared_clock=source.clock in (*HOST_CLOCKS, "folder"))
+
+        def hand_on(sets: list[ImageSet]) -> bool:
+            for one in sets:
+                if max_sets is not None and keeper.count >= max_sets:
+                    return False
+                self.writer.put(keeper.rows(one))
+                if one.skew_ns is not None:
+                    meter.skew(one.skew_ns)
+            if sets and progress is not None:
+                progress(keeper.count, max(total, keeper.count))
+            return max_sets is None or keeper.count < max_sets
+
+        first: float | None = None
+        try:
+            for image in source.frames():
+                check_image(self.recording.rig, image)
+                meter.image(image)
+                if not hand_on(grouper.push(image)):
+                    return "as many sets as asked for"
+                if watch is not None and meter.due:
+                    watch(meter.reading(keeper.count, self._traffic(), self.writer.share))
+                first = time.monotonic() if first is None else first
+                if seconds is not None and time.monotonic() - first >= seconds:
+                    return "as many seconds as asked for"
+                if stop.is_set() and not isinstance(source, Stoppable):
+                    break
+        finally:
+            # Also after ctrl-C or a source that failed: what was grouped or waits for partners is kept.
+            hand_on(grouper.flush())
+        return "interrupted" if stop.is_set() else "source ended"
+
+    def finish(self, *, keep_truth: bool) -> None:
+        """Write what is said of the whole; raise what ended it, if that was an error."""
+        if keep_truth:
+            self.keeper.write_labels()
+        end_segment(self.recording, self._said(self.ended))
+        self.recording.annotate(**self.keeper.people())
+        if self.failure is not None:
+            raise self.failure
+        if self.keeper.count == 0:
+            raise HandloomError("The source gave no images", where=str(self.recording.path))
+
+    def _traffic(self) -> Traffic | None:
+        return self.source.traffic if isinstance(self.source, SourceApart) else None
+
+    def _said(self, ended: str) -> dict[str, Any]:
+        """The segment's report as plain values."""
+        traffic, names = self._traffic(), self.recording.rig.names
+        dropped = [0 for _ in names] if traffic is None else traffic.dropped.tolist()
+        missed = self.meter.missed if traffic is None else traffic.missed.tolist()
+        out: dict[str, Any] = {
+            "ended": ended,
+            "sets": self.keeper.count,
+            "drops": {name: {"no_room": dropped[view], "before_us": missed[view]} for view, name in enumerate(names)},
+            "vanished": [name for name, gone in zip(names, self.meter.gone(), strict=True) if gone],
+            "sync": self.keeper.report(self.source.clock),
+            "recorder": {
+                "queue_sets": QUEUE_SETS,
+                "queue_high_water": self.writer.high_water,
+                "cpu_s": round(time.process_time() - self._cpu_s, 3),
+            },
+        }
+        if traffic is not None:
+            out["recorder"] |= {
+                "ring_images": traffic.slots,
+                "ring_high_water": traffic.high_water,
+                "capture_cpu_s": round(traffic.capture_cpu_s - traffic.source_cpu_s, 3),
+                "source_cpu_s": round(traffic.source_cpu_s, 3),
+            }
         return out
 
-    def write_labels(self) -> None:
-        """The truth of every set as `labels/`."""
-        if not self._moments or not self._moments[0].labels:
-            return
-        known = self._moments[0].labels
-        pose, shape, root = (len(known[name]) if name in known else 0 for name in ("pose", "shape", "root"))
-        table = self._recording.create_labels(
-            layout="openxr26",
-            pose_size=pose,
-            shape_size=shape,
-            root_size=root,
-            attributes={"source": "virtual truth"},
-        )
-        rows = {name: np.stack([moment.labels[name] for moment in self._moments]) for name in known}
-        views = len(self._recording.rig)
-        rows["visible"] = np.array([_in_image(self._recording, joints) for joints in rows["joints"]])
-        assert rows["visible"].shape[1] == views
-        with Appender(table) as appender:
-            appender.append(rows)
 
-    def report(self, clock: str) -> dict[str, Any]:
-        """The cameras' times, see `sync_report`."""
-        views = len(self._recording.rig)
-        device, host, number = (
-            np.array([stamps[i] for stamps in self._stamps], np.int64).reshape(-1, views) for i in range(3)
-        )
-        shared = clock in (*HOST_CLOCKS, "folder")
-        return sync_report(self._recording.rig.names, device, host, number, shared_clock=shared)
+@contextmanager
+def _stopping(source: DepthSource) -> Iterator[threading.Event]:
+    """The first ctrl-C, or a polite kill, ends the recording in order; the second one at once."""
+    stop = threading.Event()
+    kept: dict[int, Any] = {}
 
-    def people(self) -> dict[str, Any]:
-        """How many subjects and sequences there are."""
-        return {
-            "subjects": len({moment.subject for moment in self._moments}),
-            "sequences": len({moment.sequence for moment in self._moments}),
-        }
+    def restore() -> None:
+        while kept:
+            signal.signal(*kept.popitem())
 
+    def on_signal(*_: object) -> None:
+        stop.set()
+        restore()
+        if isinstance(source, Stoppable):
+            source.stop()
 
-def _in_image(recording: Recording, joints_mm: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(V, 26) 1 where a joint projects into the view's image; what hides it is not looked at."""
-    from ..stores.camera import project
-
-    out = []
-    for camera in recording.rig.cameras:
-        points = camera.to_camera(joints_mm)
-        u, v = project(points, camera.k).T
-        inside = (u >= -0.5) & (v >= -0.5) & (u < camera.width - 0.5) & (v < camera.height - 0.5)
-        out.append(inside & (points[:, 2] > 0))
-    return np.array(out, np.uint8)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            kept[number] = signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 class _Writer:
@@ -219,10 +266,17 @@ class _Writer:
 
     def __init__(self, appender: Appender) -> None:
         self.failure: BaseException | None = None
+        self.high_water = 0
+        """Most sets that ever waited."""
         self._appender = appender
         self._queue: queue.Queue[dict[str, NDArray[Any]] | None] = queue.Queue(QUEUE_SETS)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
+
+    @property
+    def share(self) -> float:
+        """How full the queue is, 0 to 1."""
+        return self._queue.qsize() / QUEUE_SETS
 
     def put(self, rows: dict[str, NDArray[Any]]) -> None:
         """Hand over one row, waiting for room."""
@@ -231,6 +285,7 @@ class _Writer:
                 self._queue.put(rows, timeout=0.2)
             except queue.Full:
                 continue
+            self.high_water = max(self.high_water, self._queue.qsize())
             return
         raise self.failure
 
@@ -253,13 +308,16 @@ class _Writer:
                 return
 
 
-def _writing_failed(error: BaseException, table: Table) -> HandloomError:
+def _writing_failed(error: BaseException, out: Path, table: Table | None) -> HandloomError:
     """What the disk said, in the user's words."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    safe = f"the first {table.committed} sets are safe; " if table is not None and table.committed else ""
     return HandloomError(
-        "The recording could not be written on",
-        where=str(table.path),
-        why=str(error) or repr(error),
-        fix=f"the first {table.committed} sets are safe; make room and record again",
+        "The disk is full" if full else "The recording cannot be written",
+        where=str(out),
+        why=(error.strerror if isinstance(error, OSError) else "") or str(error) or repr(error),
+        fix=f"{safe}make room and record again with --resume" if full else "",
+        exit_code=BAD_ENVIRONMENT,
     )
 
 

@@ -3,11 +3,14 @@
 A source is opened by building it, read once through `frames`, and closed; as a context manager it closes itself.
 Images come camera by camera roughly in the order in which they arrived; which of them belong together is for
 `sync` to find out, not for the source to say. An image owns its memory: it stays valid after the next one.
+
+Files and folders wait until they are read on. A `live` source does not: what is not fetched in time is lost, so it
+is read in a process of its own (`apart.py`), and what found no room is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, runtime_checkable
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import Rig
+from ..stores.errors import HandloomError
 
 HOST_CLOCKS: Final = ("system_time", "global_time")
 """Clock domains that all cameras of one machine share; stamps of any other domain need a clock fit."""
@@ -69,6 +73,11 @@ class DepthSource(Protocol):
         ...
 
     @property
+    def live(self) -> bool:
+        """Whether images are lost that are not read in time; files and folders wait."""
+        ...
+
+    @property
     def n_images(self) -> int | None:
         """How many images there will be, where that is known."""
         ...
@@ -95,3 +104,38 @@ class Annotated(Protocol):
     def moment(self, camera: int, frame_number: int) -> Moment:
         """What is known of the image of that camera and number."""
         ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A source that goes on until it is told to stop, as cameras do."""
+
+    def stop(self) -> None:
+        """End soon: `frames` gives what has come and returns. May be called from a signal handler."""
+        ...
+
+
+@runtime_checkable
+class Lossy(Protocol):
+    """A source with a queue of its own that lets images go when it is full, and counts them."""
+
+    @property
+    def let_go(self) -> Sequence[int]:
+        """Images let go so far, by camera."""
+        ...
+
+
+def check_image(rig: Rig, image: Image) -> None:
+    """Refuse an image that is not one of its camera.
+
+    Raises:
+        HandloomError: it has another size or type.
+    """
+    camera = rig.cameras[image.camera]
+    size = (camera.height, camera.width)
+    if image.depth.shape != size or image.depth.dtype != np.uint16:
+        raise HandloomError(
+            f"An image of '{camera.name}' disagrees with the rig",
+            where=f"frame {image.frame_number}",
+            why=f"{image.depth.shape} {image.depth.dtype}, expected {size} uint16",
+        )

@@ -134,6 +134,7 @@ class VirtualRig:
     """
 
     clock = "hardware_clock"
+    live = False
 
     def __init__(self, config: VirtualConfig, *, rig: Rig | None = None) -> None:
         self.config = config

@@ -36,6 +36,7 @@ class Fake:
     closed: bool = False
     rig: Rig = RIG
     clock: str = "global_time"
+    live: bool = False
     provenance: dict[str, Any] = field(default_factory=lambda: {"source": "fake"})
 
     @property
