@@ -115,7 +115,13 @@ def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **giv
 
 @capture.command("calibrate")
 @click.argument("source", type=FOLDER)
-@click.option("--target", required=True, metavar="sphere:RADIUSmm", help="What was moved through the volume.")
+@click.option(
+    "--target",
+    required=True,
+    metavar="TARGET",
+    help="What was moved through the volume: sphere:RADIUSmm (a ball, in depth) or "
+    "charuco:COLSxROWS,square=30mm,marker=22mm,dict=4X4_50 (a printed board, in infrared or colour).",
+)
 @click.option("--out", type=FILE, required=True, help="The rig.toml to write.")
 @click.option("--report", type=FILE, help="A page (.html) to write: cameras, shared views, residuals.")
 @click.option(
@@ -125,7 +131,15 @@ def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **giv
     show_default=True,
     help="The rig's origin; its axes are the first camera's.",
 )
-@click.option("--bias/--no-bias", default=True, show_default=True, help="Estimate each camera's depth bias.")
+@click.option("--bias/--no-bias", default=True, help="Ball: estimate each camera's depth bias, too.  [default: bias]")
+@click.option(
+    "--intrinsics",
+    type=click.Choice(["keep", "refine", "distortion"]),
+    default="keep",
+    show_default=True,
+    help="Board: keep K as it is, refine it, or refine it with the lens distortion.",
+)
+@click.option("--images", type=click.Choice(["ir", "color"]), help="Board: which, where SOURCE holds both.")
 @click.option("--initial", type=FILE, help="Intrinsics: a rig.toml or an anipose TOML, by camera name.")
 @click.option(
     "--format",
@@ -144,12 +158,18 @@ def capture_calibrate(
     report: Path | None,
     origin: Any,
     bias: bool,
+    intrinsics: Any,
+    images: Any,
     initial: Path | None,
     form: Any,
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    """Find where the cameras stand, from a ball of known radius in SOURCE: a recording or a plain folder."""
+    """Find where the cameras stand, from a target shown to them.
+
+    SOURCE is a recording or a plain folder for a ball; for a board a folder of pictures: ir/CAMERA/NNNNNN.png,
+    color/CAMERA/NNNNNN.jpg or CAMERA/NNNNNN.png, with a rig.toml where intrinsics are known.
+    """
     from .capture.calibrate import calibrate, lines, parse_target, refuse_existing, write_calibration
     from .console import progress
 
@@ -157,7 +177,16 @@ def capture_calibrate(
     for path in (out, *([report] if report else [])):
         refuse_existing(path, overwrite=overwrite)
     with progress("Looking for the target") as tell:
-        fit = calibrate(source, shown, origin=origin, bias=bias, initial=initial, progress=tell)
+        fit = calibrate(
+            source,
+            shown,
+            origin=origin,
+            bias=bias,
+            initial=initial,
+            intrinsics=intrinsics,
+            images=images,
+            progress=tell,
+        )
     write_calibration(fit, out, form)
     if report:
         from .capture.calibrate_report import write_report
@@ -167,7 +196,7 @@ def capture_calibrate(
         print_json(fit.to_dict())
         return
     click.echo(f"{out}: {len(fit.rig)} cameras from {int((fit.seen.sum(1) > 1).sum())} of {len(fit.seen)} frames")
-    click.echo("\n".join(lines(fit)))
+    click.echo("\n".join([*lines(fit), *fit.notes]))
     if report:
         click.echo(f"{report}: cameras, shared views, residuals")
     if form == "handloom":

@@ -1,85 +1,134 @@
 """`capture calibrate`: where the cameras of a rig stand, from a target that was shown to them.
 
-`sphere:30mm` is a ball of that radius, seen in depth (`sphere_rig.py`). The rig's frame: the origin is the middle of
-the volume, the mean of the target's places, because synthesis and locating expect the hand about it; the axes are the
-first camera's. `first-camera` puts the origin there as well.
+A ball is seen in depth (`sphere_rig.py`), a printed board in infrared or colour (`charuco_rig.py`); `targets.py` says
+how they are named. The rig's frame: the origin is the middle of the volume, the mean of the target's places, because
+synthesis and locating expect the hand about it; the axes are the first camera's. `first-camera` puts the origin there
+as well.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Literal
 
-from ..stores.camera import write_rig
+import numpy as np
+
+from ..stores.camera import Rig, write_rig
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .anipose import read_any_rig, with_intrinsics, write_anipose
 from .depth_rows import DepthRows, open_depth_rows
 from .record import Progress
-from .rig_fit import CameraFit, Origin, RigFit, with_origin
+from .rig_fit import CameraFit, Origin, RigFit, with_axes, with_origin
+from .targets import CharucoTarget, SphereTarget, Target, parse_target
+
+if TYPE_CHECKING:
+    from .charuco_rig import Intrinsics
+    from .pictures import Kind, PictureRows
+
+__all__ = ["CharucoTarget", "SphereTarget", "Target", "calibrate", "lines", "parse_target", "write_calibration"]
 
 Format = Literal["handloom", "anipose"]
-TARGETS: Final = "sphere:RADIUSmm (sphere:30mm)"
-
-
-@dataclass(frozen=True, slots=True)
-class SphereTarget:
-    """A ball."""
-
-    radius_mm: float
-
-    def __str__(self) -> str:
-        return f"a ball of radius {self.radius_mm:g} mm"
-
-
-def parse_target(text: str) -> SphereTarget:
-    """The target that `--target` names.
-
-    Raises:
-        HandloomError: of another form, or not of a size that a depth camera sees.
-    """
-    match = re.fullmatch(r"sphere:([0-9]*\.?[0-9]+)mm", text.strip())
-    if match is None:
-        raise HandloomError(f"'{text}' is no target", where="--target", why=f"known: {TARGETS}; lengths in mm")
-    radius_mm = float(match[1])
-    if not 5 <= radius_mm <= 300:
-        raise HandloomError("The ball's radius is not plausible", where="--target", why=f"{radius_mm:g} mm; 5 to 300")
-    return SphereTarget(radius_mm)
 
 
 def calibrate(
     source: Path,
-    target: SphereTarget,
+    target: Target,
     *,
     origin: Origin = "volume",
     bias: bool = True,
     initial: Path | None = None,
+    intrinsics: Intrinsics = "keep",
+    images: Kind | None = None,
     progress: Progress | None = None,
 ) -> RigFit:
-    """The rig of the cameras of a recording or a plain folder.
+    """The rig of the cameras of a recording or a folder.
 
     Args:
-        source: with full frames.
+        source: with full frames of depth, or with pictures (`pictures.py`), as the target asks.
         target: what was shown.
         origin: of the rig's frame.
-        bias: estimate each camera's depth bias too, so that it does not end in where the camera stands.
+        bias: of a ball; estimate each camera's depth bias too, so that it does not end in where the camera stands.
         initial: a rig.toml or anipose TOML whose intrinsics are used instead of the source's.
+        intrinsics: of a board; keep them, refine K, or refine K and lens distortion.
+        images: of a board; which pictures, where the folder holds infrared and colour.
         progress: told of frames looked at.
 
     Raises:
         HandloomError: the source cannot be read, or its frames do not place every camera.
     """
+    match target:
+        case SphereTarget():
+            fit = _by_ball(source, target, bias=bias, initial=initial, progress=progress)
+        case CharucoTarget():
+            fit = _by_board(source, target, intrinsics, images, initial=initial, progress=progress)
+    return with_origin(fit, origin)
+
+
+def _by_ball(
+    source: Path, target: SphereTarget, *, bias: bool, initial: Path | None, progress: Progress | None
+) -> RigFit:
+    from .sphere_rig import calibrate_sphere
+
     rows = open_depth_rows(source)
-    if len(rows.rig) < 2:
-        raise HandloomError("A single camera needs no rig calibration", where=str(source))
+    _refuse_one_camera(rows.rig, source)
     if initial is not None:
         rig = with_intrinsics(rows.rig, read_any_rig(initial), where=str(initial))
         rows = DepthRows(rig, rows.present, rows.depth)
-    from .sphere_rig import calibrate_sphere
+    return calibrate_sphere(rows, target.radius_mm, bias=bias, where=str(source), progress=progress)
 
-    fit = calibrate_sphere(rows, target.radius_mm, bias=bias, where=str(source), progress=progress)
-    return with_origin(fit, origin)
+
+def _by_board(
+    source: Path,
+    target: CharucoTarget,
+    intrinsics: Intrinsics,
+    images: Kind | None,
+    *,
+    initial: Path | None,
+    progress: Progress | None,
+) -> RigFit:
+    from .charuco_rig import calibrate_charuco
+    from .pictures import open_pictures
+
+    rows = open_pictures(source, kind=images)
+    _refuse_one_camera(rows.rig, source)
+    if initial is not None:
+        given = read_any_rig(initial)
+        known = rows.known or set(rows.rig.names) <= set(given.names)
+        rows = replace(rows, rig=with_intrinsics(rows.rig, given, where=str(initial)), known=known)
+    fit = calibrate_charuco(rows, target, intrinsics=intrinsics, where=str(source), progress=progress)
+    return _of_depth(fit, rows)
+
+
+def _refuse_one_camera(rig: Rig, source: Path) -> None:
+    if len(rig) < 2:
+        raise HandloomError("A single camera needs no rig calibration", where=str(source))
+
+
+def _of_depth(fit: RigFit, rows: PictureRows) -> RigFit:
+    """The fit of the cameras that measure depth, as far as the pictures' place beside them is known, and in words."""
+    between, depth = rows.rig, rows.depth_rig
+    moved = any(not np.allclose(c.rotation, np.eye(3)) or np.any(c.translation) for c in between.cameras)
+    if depth is not None and moved:
+        said = "The rig is that of the depth cameras: R, t of the pictures' rig.toml lead there from the pictures'."
+        by_name = {camera.name: camera for camera in depth.cameras}
+        return _noted(with_axes(fit, [(by_name[c.name], c.rotation, c.translation) for c in between.cameras]), said)
+    if rows.kind == "ir":
+        said = "Infrared is taken to be the depth cameras' own imager: where it stands, the depth is measured from."
+        if depth is not None:
+            by_name = {camera.name: camera for camera in depth.cameras}
+            fit = with_axes(fit, [(by_name[c.name], np.eye(3), np.zeros(3)) for c in between.cameras])
+        return _noted(fit, said)
+    return _noted(
+        fit,
+        "The rig is that of the COLOUR cameras. Depth cameras stand beside them (15 mm in a D435): use it for depth "
+        "only if depth was aligned to colour. Else calibrate from infrared, or give color/rig.toml the R, t of "
+        "x_color = R x_depth + t, with the depth cameras in the folder's own rig.toml.",
+    )
+
+
+def _noted(fit: RigFit, text: str) -> RigFit:
+    return replace(fit, notes=(text, *fit.notes))
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -165,6 +166,22 @@ def with_origin(fit: RigFit, origin: Origin) -> RigFit:
     middle = fit.rig.cameras[0].translation
     cameras = [_posed(c, c.rotation, c.translation - c.rotation @ middle) for c in fit.rig.cameras]
     return replace(fit, rig=Rig(tuple(cameras)), origin=origin, places=fit.places + middle)
+
+
+def with_axes(fit: RigFit, beside: Sequence[tuple[Camera, F64, F64]]) -> RigFit:
+    """A rig of the cameras that stand beside the fit's own, about the same middle; the first one sets the axes.
+
+    Args:
+        fit: as `placed` makes it.
+        beside: of each camera, the other one, and R, t from that one's frame into the fit's own camera's.
+    """
+    posed = [
+        (other, rotation.T @ own.rotation, rotation.T @ (own.translation - shift))
+        for own, (other, rotation, shift) in zip(fit.rig.cameras, beside, strict=True)
+    ]
+    turn = posed[0][1]
+    rig = Rig(tuple(_posed(other, rotation @ turn.T, shift) for other, rotation, shift in posed))
+    return replace(fit, rig=rig, places=fit.places @ turn.T)
 
 
 def _posed(camera: Camera, rotation: F64, shift: F64) -> Camera:
