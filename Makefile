@@ -1,8 +1,8 @@
 # Two commands: `make demo` and `make test`. Both make .venv first; nothing outside the Python packages is needed.
 PYTHON ?= python3
 EXTRAS ?= realsense
-# What the tests need beside it; the demo does without these and their 500 MB.
-TEST_EXTRAS ?= dev,open3d,dask
+# What the tests need beside it; the demo does without these and their 1.2 GB.
+TEST_EXTRAS ?= dev,open3d,dask,view
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin

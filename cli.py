@@ -16,6 +16,7 @@ from .cli_capture import capture
 from .cli_learn import evaluate, export, label, predict, train
 from .cli_store import store
 from .cli_synth import hand, synth
+from .cli_view import view
 from .options import FOLDER, json_option, overwrite_option, print_json, print_next, seed_option, set_option
 from .stores.errors import BAD_ENVIRONMENT
 
@@ -52,7 +53,7 @@ def main(debug: bool) -> None:
     """Weave synthetic and unlabelled depth into a 3-D hand tracker."""
 
 
-for command in (capture, evaluate, export, hand, label, predict, store, synth, train):
+for command in (capture, evaluate, export, hand, label, predict, store, synth, train, view):
     main.add_command(command)
 
 

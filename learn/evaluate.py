@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
-from ..stores.joints import Layout
+from ..stores.joints import Layout, converted
 from ..stores.recording import SPLITS, Recording
 from .estimators import MeanPose, TorchEstimator, said_of
 from .inputs import READ_FRAMES, DepthView, recording_views, usable
@@ -270,21 +270,6 @@ def predict_all(
         np.array(view, np.int64),
         np.array(score),
     )
-
-
-def converted(joints: NDArray[Any], source: Layout, target: Layout) -> NDArray[np.float32]:
-    """Points (..., J, 3) of one layout as those of another; NaN where a point they rest on is unknown.
-
-    Only the canonical 26 joints convert (`Layout.matrix`); equal layouts pass through.
-    """
-    if source.name == target.name:
-        return joints.astype(np.float32)
-    assert source.name == "openxr26", source.name
-    matrix = target.matrix()
-    made = matrix @ np.nan_to_num(joints)
-    unknown = np.isnan(joints).any(axis=-1)
-    made[(unknown[..., None, :] & (matrix != 0)).any(axis=-1)] = np.nan
-    return np.asarray(made, np.float32)
 
 
 def _evaluation(

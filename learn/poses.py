@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout
+from ..stores.pose_csv import CSV_COLUMNS, FUSED
 from .inputs import DepthInput, DepthView, open_input, usable
 from .predict import BATCH, Model, estimate
 
-CSV_COLUMNS: Final = ("frame", "camera", "joint", "x_mm", "y_mm", "z_mm")
-FUSED: Final = "rig"
-"""The `camera` of fused poses."""
 OUTLIER_MM: Final = 20.0
 """Distance from the views' median at which a joint has lost half of its say in a fused pose."""
 

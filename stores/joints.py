@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,3 +239,18 @@ def layout_named(name: str) -> Layout:
     if name not in LAYOUTS:
         raise HandloomError(f"Unknown joint layout '{name}'", why=f"known: {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
+
+
+def converted(joints: NDArray[Any], source: Layout, target: Layout) -> NDArray[np.float32]:
+    """Points (..., J, 3) of one layout as those of another; NaN where a point they rest on is unknown.
+
+    Only the canonical 26 joints convert (`Layout.matrix`); equal layouts pass through.
+    """
+    if source.name == target.name:
+        return joints.astype(np.float32)
+    assert source.name == "openxr26", source.name
+    matrix = target.matrix()
+    made = matrix @ np.nan_to_num(joints)
+    unknown = np.isnan(joints).any(axis=-1)
+    made[(unknown[..., None, :] & (matrix != 0)).any(axis=-1)] = np.nan
+    return np.asarray(made, np.float32)

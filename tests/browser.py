@@ -203,9 +203,10 @@ def _start(program: str, profile: str) -> tuple[int, int, int]:
     theirs_read, ours_write = (_high(end) for end in os.pipe())
     ours_read, theirs_write = (_high(end) for end in os.pipe())
     flags = [
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
+        "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
         "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--hide-scrollbars",
-        "--enable-unsafe-swiftshader", f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
+        "--enable-unsafe-swiftshader", "--use-angle=swiftshader", f"--user-data-dir={profile}",
+        "--remote-debugging-pipe", "about:blank",
     ]  # fmt: skip
     actions = [
         (os.POSIX_SPAWN_DUP2, theirs_read, 3),

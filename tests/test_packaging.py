@@ -16,12 +16,13 @@ from packaging.utils import canonicalize_name
 import handloom
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("stores", "synth", "capture", "learn")
+ROOMS = ("stores", "synth", "capture", "learn", "view")
 MAY_IMPORT = {
     "stores": {"stores"},
     "synth": {"synth", "stores"},
     "capture": {"capture", "stores"},
     "learn": {"learn", "stores"},
+    "view": {"view", "stores"},
 }
 
 
@@ -109,7 +110,7 @@ def test_imports_flow_one_way(path: Path) -> None:
 
 HEAVY = (
     "torch", "numba", "zarr", "cv2", "scipy", "matplotlib", "pydantic", "rich", "onnxruntime", "pyrender", "open3d",
-    "yaml",
+    "yaml", "rerun",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 
 from handloom.learn import train
 from handloom.learn.estimators import MeanPose, TorchEstimator, open_estimator
-from handloom.learn.evaluate import converted, crops_of, evaluate_model, evaluate_models, mean_pose
+from handloom.learn.evaluate import crops_of, evaluate_model, evaluate_models, mean_pose
 from handloom.learn.export import export
 from handloom.learn.inputs import DepthView
 from handloom.learn.model import load_model
@@ -20,7 +20,7 @@ from handloom.learn.murauer_nets import Volume, camera_change, view_condition
 from handloom.learn.views import _condition, predict_views, predicts_views
 from handloom.stores.camera import project
 from handloom.stores.errors import HandloomError
-from handloom.stores.joints import Layout, layout_named
+from handloom.stores.joints import Layout, converted, layout_named
 from handloom.stores.reading import Resident
 from handloom.stores.recording import Recording, open_recording
 
