@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
+from ..stores.joints import converted
 from ..stores.recording import Recording
-from .evaluate import converted, predict_all, rows_of, view_error
+from .evaluate import predict_all, rows_of, view_error
 from .metrics import Groups, Interval, groups_of, interval_of_mean
 from .predict import Estimator
 
