@@ -7,7 +7,7 @@ substitute for another person. Frames with a dropped image, or in which the hand
 
 Distances are root mean squares in mm: over the pixels of all views' crops, thinned to 16², each clipped to the
 cube of 300 mm (`crop_descriptors`); or over the joints that a model sees, about their palm (`pose_descriptors`).
-Cost: reading the crops, then 0.2 ms for each thousand candidates and frame chosen.
+Cost: 0.3 ms a crop, then 1.2 ms for each thousand candidates and frame chosen (`benchmarks/labelling.py`).
 """
 
 from __future__ import annotations

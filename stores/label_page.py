@@ -210,9 +210,10 @@ def palm_of(recording: Recording, center_mm: NDArray[Any], source: NDArray[Any])
 def packed(depth_mm: NDArray[Any]) -> str:
     """Depth (H, W), whole mm below 65,536, as text: differences along rows, low bytes, then high bytes, zlib."""
     values = depth_mm.astype(np.uint16)
+    # Level 6 takes 1.4 ms a view, 9 nine times that for a twelfth less.
     step = np.diff(values, axis=1, prepend=np.zeros((len(values), 1), np.uint16))
     planes = np.concatenate([(step & 255).ravel(), (step >> 8).ravel()]).astype(np.uint8)
-    return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode("ascii")
 
 
 def _bones_of(recording: Recording, layout: Layout) -> dict[str, list[list[float | None]]]:

@@ -88,13 +88,14 @@ class Page:
         x, y, width, height = self.box(selector)
         self.drag(x + width / 2, y + height / 2, x + width / 2, y + height / 2)
 
-    def drag(self, x0: float, y0: float, x1: float, y1: float, *, steps: int = 4) -> None:
-        """Press the left button at one place, let go at another."""
+    def drag(self, x0: float, y0: float, x1: float, y1: float, *, steps: int = 4, modifiers: int = 0) -> None:
+        """Press the left button at one place, let go at another; `modifiers` as for `key`."""
+        held: dict[str, Any] = {"button": "left", "modifiers": modifiers}
         self._mouse("mouseMoved", x0, y0, buttons=0)
-        self._mouse("mousePressed", x0, y0, button="left", buttons=1, clickCount=1)
+        self._mouse("mousePressed", x0, y0, buttons=1, clickCount=1, **held)
         for i in range(1, steps + 1) if (x0, y0) != (x1, y1) else ():
-            self._mouse("mouseMoved", x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps, button="left", buttons=1)
-        self._mouse("mouseReleased", x1, y1, button="left", buttons=0, clickCount=1)
+            self._mouse("mouseMoved", x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps, buttons=1, **held)
+        self._mouse("mouseReleased", x1, y1, buttons=0, clickCount=1, **held)
 
     def wheel(self, x: float, y: float, delta: float) -> None:
         """Turn the wheel; positive is towards the user."""

@@ -8,7 +8,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const { layout, cameras, frames } = data;
 const COUNT = layout.points.length, EDGES = layout.edges;
 const REACH_PX = 14;
-const CLOSER = 1.3; // a crop has room for a centre that is off; most hands need less
+const CLOSER = 1.4; // a crop has room for a centre that is off; most hands need less
 const ENOUGH = 3; // frames of a person whose median says something
 const SVG = "http://www.w3.org/2000/svg";
 const SAID = {
@@ -290,20 +290,20 @@ function fit(pane, zoom = 1) {
   pane.y = (box.height - view.h * pane.scale) / 2;
 }
 
-// The columns that give the largest squares.
+// The columns that give the largest panes: as wide as fits, up to a quarter higher than wide.
 function arrange() {
   const area = $("views"), style = getComputedStyle(area), gap = 10, head = 26;
   const width = area.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
   const height = Math.max(260, area.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom));
-  let best = { side: 0, columns: 1, rows: cameras.length };
-  for (let columns = 1; columns <= cameras.length; columns++) {
-    const rows = Math.ceil(cameras.length / columns);
-    const side = Math.min((width - gap * (columns - 1)) / columns, (height - gap * (rows - 1)) / rows - head);
-    if (side > best.side) best = { side, columns, rows };
+  let columns = 1, side = 0, tall = 0;
+  for (let n = 1; n <= cameras.length; n++) {
+    const rows = Math.ceil(cameras.length / n), room = (height - gap * (rows - 1)) / rows - head;
+    const wide = Math.min((width - gap * (n - 1)) / n, room), high = Math.min(room, 1.25 * wide);
+    if (wide * high > side * tall) [columns, side, tall] = [n, wide, high];
   }
-  const side = Math.max(180, Math.floor(best.side));
-  const tall = Math.max(side, Math.min(1.25 * side, Math.floor((height - gap * (best.rows - 1)) / best.rows) - head));
-  area.style.gridTemplateColumns = `repeat(${best.columns}, ${side}px)`;
+  side = Math.max(180, Math.floor(side));
+  tall = Math.max(180, Math.floor(tall));
+  area.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
   for (const pane of panes) {
     pane.section.style.height = `${tall + head}px`;
     const ratio = window.devicePixelRatio || 1, box = pane.svg.getBoundingClientRect();
@@ -352,8 +352,10 @@ function place(pane, bones = bonesOf(frame())) {
     const kind = joint.by === "unknown" ? " unknown" : joint.by === "rest" ? " rest" : "";
     element.setAttribute("class", `joint${kind}${j === selected ? " selected" : ""}`);
     const cross = mine && joint.by !== "unknown" ? toScreen(pane, ...mine) : null;
-    marks[j].style.display = cross ? "" : "none";
-    if (cross) set(marks[j], { d: `M${cross[0] - 9} ${cross[1]}h6m6 0h6M${cross[0]} ${cross[1] - 9}v6m0 6v6` });
+    // Crosses of all joints would hide the hand: the selected joint's, and those that a point stays away from.
+    const told = cross && (j === selected || !point || Math.hypot(cross[0] - point[0], cross[1] - point[1]) > 4);
+    marks[j].style.display = told ? "" : "none";
+    if (told) set(marks[j], { d: `M${cross[0] - 16} ${cross[1]}h7m18 0h7M${cross[0]} ${cross[1] - 16}v7m0 18v7` });
     line(miss[j], cross, cross && point);
   });
   const [a, b] = rayIn(pane, f);

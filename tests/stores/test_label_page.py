@@ -338,8 +338,70 @@ def test_keys_undo_and_what_is_kept(page: Page, made: Path, hand_capture: Path, 
     assert saved["frames"][str(frame)]["status"] == "done"
 
     page.evaluate("document.body.dataset.ready = ''")
+    # The page as it was is gone, and so is what the browser kept: the saved state brings all back.
+    page.evaluate("localStorage.clear()")
+    page.open((made / "index.html").resolve().as_uri())
+    page.wait_for("document.body.dataset.ready === '0'")
+    page.click("#close-help")
+    assert page.evaluate("handloomLabel.csv()") == "frame,joint,x_mm,y_mm,z_mm\n"
+    load_state(page, tmp_path / "labelling-state.json")
+    page.wait_for(f"handloomLabel.state().frames['{frame}']?.status === 'done'")
+    assert page.evaluate("handloomLabel.csv()") == text
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(saved | {"recording": "another"}))
+    load_state(page, other)
+    page.wait_for("document.getElementById('said').textContent.startsWith('That file is not a state')")
+    assert page.evaluate("handloomLabel.csv()") == text
+
+    page.evaluate("document.body.dataset.ready = ''")
     page.open((made / "index.html").resolve().as_uri())  # closed and opened: it goes on where it was
     page.wait_for("document.body.dataset.ready === '2'")
     assert page.evaluate("document.getElementById('about-page').open") is False
     assert page.evaluate("handloomLabel.csv()") == text
+    assert page.problems == []
+
+
+def load_state(page: Page, file: Path) -> None:
+    root = page.call("DOM.getDocument")["root"]["nodeId"]
+    node = page.call("DOM.querySelector", nodeId=root, selector="#load")["nodeId"]
+    page.call("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
+
+
+def test_the_whole_hand_moves_and_turns_and_the_view_zooms(page: Page, made: Path, unlabelled: Path) -> None:
+    camera, frame = open_recording(unlabelled).rig.cameras[0], frames_of(made)[0]
+    rest = camera.to_camera(data_of(made)["frames"][0]["prefill"])
+    left, top, width, height = page.box("#view-0 svg")
+    corner, middle = (left + 20, top + 20), (left + width / 2, top + height / 2)
+
+    def hand() -> np.ndarray:
+        return camera.to_camera([point_of(page, frame, j)["p"] for j in range(26)])
+
+    page.drag(*corner, corner[0] + 30, corner[1] + 12, modifiers=8)
+    moved = hand() - rest
+    assert np.ptp(moved, axis=0).max() < 1e-6
+    assert moved[0, 2] == pytest.approx(0, abs=1e-6)
+    scale = page.evaluate("handloomLabel.screen(0, 1, 0)[0] - handloomLabel.screen(0, 0, 0)[0]")
+    k = page.evaluate("handloomLabel.views(0)[0].k")
+    assert moved[0, 0] == pytest.approx(30 / scale / k[0] * rest[:, 2].mean(), abs=0.01)
+    before = hand()
+    page.drag(*corner, corner[0] + 120, corner[1], modifiers=1)
+    turned = hand()
+    assert turned.mean(0) == pytest.approx(before.mean(0), abs=1e-6)
+    edges = np.array(layout_named("openxr26").edges)
+    lengths = [np.linalg.norm(h[edges[:, 0]] - h[edges[:, 1]], axis=1) for h in (before, turned)]
+    assert lengths[0] == pytest.approx(lengths[1], abs=1e-6)
+    # As if the mouse held its near side: what lies on the right goes away from the camera.
+    side, away = before[:, 0] - before[:, 0].mean(), (turned - before)[:, 2]
+    assert away[side > 10].min() > 5
+    assert away[side < -10].max() < -5
+
+    u, v = page.evaluate(
+        f"(() => {{ const [x, y] = handloomLabel.screen(0, 0, 0), s = {scale};"
+        f" return [({middle[0]} - x) / s, ({middle[1]} - y) / s]; }})()"
+    )
+    page.wheel(*middle, -400)
+    page.wait_for(f"handloomLabel.screen(0, 1, 0)[0] - handloomLabel.screen(0, 0, 0)[0] > {1.5 * scale}")
+    assert page.evaluate(f"handloomLabel.screen(0, {u}, {v})") == pytest.approx(middle, abs=0.6)
+    page.drag(*corner, corner[0] - 9, corner[1] + 7)  # the ground moves the picture
+    assert page.evaluate(f"handloomLabel.screen(0, {u}, {v})") == pytest.approx((middle[0] - 9, middle[1] + 7), abs=0.6)
     assert page.problems == []
