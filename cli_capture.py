@@ -10,6 +10,13 @@ import click
 from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option
 
 
+def _size(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise click.BadParameter(f"'{text}' is not of the form 640x480")
+    return int(width), int(height)
+
+
 @click.group()
 def capture() -> None:
     """Unlabelled multi-view depth from cameras, files and folders."""
@@ -18,37 +25,84 @@ def capture() -> None:
 @capture.command("record")
 @click.argument("source", nargs=-1, required=True)
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
-@click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml); needed for several files.")
-@click.option("--frames", type=click.IntRange(1), default=300, show_default=True, help="Sets, for 'virtual'.")
+@click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml); needed for several.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="How long, for cameras; else until ctrl-C.")
+@click.option("--frames", type=click.IntRange(1), help="Sets at most; 300 for 'virtual' without --live.")
+@click.option("--fps", type=click.IntRange(1), default=30, show_default=True, help="Images a second, for cameras.")
+@click.option("--live", is_flag=True, help="For 'virtual': at the pace of cameras, through their SDK.")
 @click.option("--views", type=click.IntRange(1), default=3, show_default=True, help="Cameras, for 'virtual'.")
+@click.option(
+    "--size", default="640x480", show_default=True, callback=_size, help="Of the images, for 'virtual' with --live."
+)
+@click.option("--resume", is_flag=True, help="Append to a recording of the same rig.")
 @click.option("--locate", "find", is_flag=True, help="Find the hand right afterwards.")
 @seed_option
 @overwrite_option
 def capture_record(
     source: tuple[str, ...],
     out: Path,
-    rig: Path | None,
-    frames: int,
-    views: int,
+    seconds: float | None,
+    frames: int | None,
+    live: bool,
+    resume: bool,
     find: bool,
-    seed: int,
     overwrite: bool,
+    **given: Any,
 ) -> None:
-    """Record SOURCE: a plain folder, RealSense recordings (.db3, .bag; one a camera), or 'virtual'."""
+    """Record SOURCE: cameras ('realsense'), a plain folder, RealSense files (one a camera), or 'virtual'."""
     from .capture.open import open_source
     from .capture.record import record
     from .console import progress
 
-    with (
-        open_source(source, rig=rig, frames=frames, views=views, seed=seed) as images,
-        progress("Recording") as report,
-    ):
-        recording = record(images, out, overwrite=overwrite, progress=report)
-    click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
-    if find:
-        _locate(out, overwrite=False)
+    if resume and overwrite:
+        raise click.UsageError("give either --resume, which appends to what is there, or --overwrite")
+    if live and source != ("virtual",):
+        raise click.UsageError("--live goes with 'virtual'; cameras are live by themselves")
+    if live or source == ("realsense",):
+        _record_live(source[0], out, seconds, frames, resume=resume, overwrite=overwrite, **given)
     else:
-        print_next(f"handloom capture locate {out}")
+        if seconds is not None:
+            raise click.UsageError("--seconds goes with cameras; of files and of 'virtual' --frames limits the sets")
+        rig, views, seed = given["rig"], given["views"], given["seed"]
+        with (
+            open_source(source, rig=rig, frames=frames or 300, views=views, seed=seed) as images,
+            progress("Recording") as report,
+        ):
+            recording = record(images, out, overwrite=overwrite, resume=resume, max_sets=frames, progress=report)
+        click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
+    if find:
+        _locate(out, overwrite=resume)
+    else:
+        crops = (out / "crops").exists()
+        print_next(f"handloom capture locate {out}{' --overwrite' if crops else ''}")
+
+
+def _record_live(
+    name: Any,
+    out: Path,
+    seconds: float | None,
+    frames: int | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    from functools import partial
+
+    from .capture.apart import SourceApart
+    from .capture.open import open_live
+    from .capture.record import record
+    from .recording_panel import recording_panel, summary
+    from .stores.recording import prepare_output
+
+    if not (resume or overwrite):
+        prepare_output(out, overwrite=False)  # before the cameras are opened
+    with SourceApart(partial(open_live, name, **given)) as images, recording_panel() as watch:
+        recording = record(
+            images, out, overwrite=overwrite, resume=resume, max_sets=frames, seconds=seconds, watch=watch
+        )  # fmt: skip
+    click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
+    click.echo("\n".join(summary(recording.attributes["segments"][-1])))
 
 
 @capture.command("locate")

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from ..stores.camera import Rig
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .ring import Ring, unlink
-from .source import DepthSource, Image, Lossy, Stoppable, check_image
+from .source import DepthSource, Image, Lossy, Played, Stoppable, check_image
 
 Opener = Callable[[], DepthSource]
 """Opens the source in the capture process; picklable, as a `functools.partial` of a module's function is."""
@@ -79,9 +79,11 @@ class Traffic:
     high_water: int
     """Most slots that were ever full at once."""
     capture_cpu_s: float
-    """Of the capture process, what follows included."""
+    """Of the capture process since its source began, what follows included."""
     source_cpu_s: float
     """What a source that makes its images, as a virtual rig does, took for that."""
+    source_late_ms: float
+    """How late such a source ever was: a machine with too much to do."""
 
 
 class SourceApart:
@@ -163,7 +165,7 @@ class SourceApart:
         """As it stands; also after the capture process has died, and after `close`."""
         assert self._ring is not None
         came, missed, no_room, let_go = self._ring.counters.copy()
-        sent, high_water, cpu_ns, source_cpu_ns = self._ring.totals.tolist()
+        sent, high_water, cpu_ns, source_cpu_ns, late_us = self._ring.totals.tolist()
         # To this counter, an image that the source's own queue let go is a gap.
         return Traffic(
             came=came + let_go,
@@ -174,6 +176,7 @@ class SourceApart:
             high_water=high_water,
             capture_cpu_s=cpu_ns / 1e9,
             source_cpu_s=source_cpu_ns / 1e9,
+            source_late_ms=late_us / 1e3,
         )
 
     def frames(self) -> Iterator[Image]:
@@ -338,10 +341,11 @@ def _serve(opener: Opener, name: str, slots: int | None, up: Connection, down: C
             )  # fmt: skip
             up.send_bytes(b"o" + pickle.dumps(opened))
             orders.begin(source, ring.slots)
+            began_ns = time.process_time_ns()
             try:
-                _pass_on(source, ring, orders, up)
+                _pass_on(source, ring, orders, up, began_ns)
             finally:
-                _count(source, ring)
+                _count(source, ring, began_ns)
         failure = None
     except BaseException as error:  # whatever it is, it must be told
         failure = _portable(error)
@@ -351,7 +355,7 @@ def _serve(opener: Opener, name: str, slots: int | None, up: Connection, down: C
     os._exit(0)
 
 
-def _pass_on(source: DepthSource, ring: Ring, orders: _Orders, up: Connection) -> None:
+def _pass_on(source: DepthSource, ring: Ring, orders: _Orders, up: Connection, began_ns: int) -> None:
     came, missed, no_room, _ = ring.counters
     last = [-1 for _ in came]
     for image in source.frames():
@@ -370,15 +374,16 @@ def _pass_on(source: DepthSource, ring: Ring, orders: _Orders, up: Connection) -
             ring.totals[0] += 1
             ring.totals[1] = max(ring.totals[1], ring.slots - orders.free)
             up.send_bytes(b"i" + _IMAGE.pack(slot, view, image.t_device_ns, image.t_host_ns, number))
-        _count(source, ring)
+        _count(source, ring, began_ns)
         if orders.stopping and not isinstance(source, Stoppable):
             return
 
 
-def _count(source: DepthSource, ring: Ring) -> None:
+def _count(source: DepthSource, ring: Ring, began_ns: int) -> None:
     """Processor times, and what the source's own queue let go."""
-    ring.totals[2] = time.process_time_ns()
-    ring.totals[3] = getattr(source, "cpu_ns", 0)
+    ring.totals[2] = time.process_time_ns() - began_ns
+    if isinstance(source, Played):
+        ring.totals[3], ring.totals[4] = source.cpu_ns, round(1e3 * source.late_ms)
     if isinstance(source, Lossy):
         ring.counters[3] = source.let_go
 

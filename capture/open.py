@@ -1,9 +1,10 @@
-"""From what the user names to a depth source: files, a folder, or `virtual`."""
+"""From what the user names to a depth source: files, a folder, cameras, or `virtual`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..stores.camera import read_rig
 from ..stores.errors import HandloomError
@@ -13,7 +14,7 @@ from .source import DepthSource
 def open_source(
     names: Sequence[str], *, rig: Path | None = None, frames: int = 300, views: int = 3, seed: int = 0
 ) -> DepthSource:
-    """The source of that name.
+    """The source of that name that waits until it is read on; see `open_live` for those that do not.
 
     Args:
         names: `virtual`, one plain folder, or RealSense recordings, one a camera in the order of the rig.
@@ -37,7 +38,7 @@ def open_source(
         raise HandloomError(
             "There is no such source",
             where=str(missing[0]),
-            why="a source is a plain folder, a RealSense recording (.db3, .bag) or the word 'virtual'",
+            why="a source is a plain folder, a RealSense recording (.db3, .bag) or the word 'realsense' or 'virtual'",
         )
     if len(paths) == 1 and paths[0].is_dir():
         if rig is not None:
@@ -53,3 +54,35 @@ def open_source(
     from .realsense import RealsenseFiles
 
     return RealsenseFiles(paths, rig=read_rig(rig) if rig else None)
+
+
+def open_live(
+    name: Literal["realsense", "virtual"],
+    *,
+    rig: Path | None,
+    fps: int,
+    views: int,
+    size: tuple[int, int],
+    seed: int,
+) -> DepthSource:
+    """Cameras that are plugged in, or the virtual rig at their pace.
+
+    Args:
+        name: which of the two.
+        rig: rig.toml of the cameras; needed for the poses of several.
+        fps: images a second.
+        views: cameras of the virtual rig where no `rig` is given.
+        size: columns and rows of its images.
+        seed: of the virtual rig.
+
+    Raises:
+        HandloomError: the SDK is missing, no camera is there, or one of the rig is not.
+    """
+    cameras = read_rig(rig) if rig else None
+    if name == "virtual":
+        from .replay import replayed_rig
+
+        return replayed_rig(views=views, rig=cameras, seed=seed, fps=fps, size=size)
+    from .cameras import RealsenseCameras
+
+    return RealsenseCameras(rig=cameras, fps=fps)

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..stores.camera import Camera, Rig
 from ..stores.errors import HandloomError
-from .sdk import SOFTWARE_NAME, load_sdk, shortest, sniff
+from .sdk import SOFTWARE_NAME, camera_of, load_sdk, sniff
 from .source import Image
 
 QUEUE_IMAGES: Final = 8
@@ -176,35 +176,10 @@ class _Player:
 
     def _describe(self, index: int) -> Camera:
         rs = load_sdk()
-        profile = self._profile.as_video_stream_profile()
-        intrinsics = profile.get_intrinsics()
-        unit_m = self._unit_m
-        if unit_m is None:
+        if self._unit_m is None:
             raise HandloomError("The recording does not say its depth unit", where=str(self.path))
-        model, dist = "none", tuple[float, ...]()
-        coefficients = tuple(shortest(c) for c in intrinsics.coeffs)
-        if any(coefficients) and intrinsics.model != rs.distortion.none:
-            if intrinsics.model != rs.distortion.brown_conrady:
-                raise HandloomError(
-                    f"Depth images with the distortion model '{intrinsics.model}' are not supported",
-                    where=str(self.path),
-                )
-            model, dist = "brown-conrady", coefficients
-        return Camera(
-            name=f"cam{index}",
-            width=int(intrinsics.width),
-            height=int(intrinsics.height),
-            k=(
-                shortest(intrinsics.fx),
-                shortest(intrinsics.fy),
-                shortest(intrinsics.ppx),
-                shortest(intrinsics.ppy),
-            ),
-            depth_unit_mm=round(shortest(unit_m) * 1000.0, 9),
-            dist_model=model,
-            dist=dist,
-            serial=self._info(rs.camera_info.serial_number),
-        )
+        serial = self._info(rs.camera_info.serial_number)
+        return camera_of(self._profile, unit_m=self._unit_m, name=f"cam{index}", serial=serial, where=str(self.path))
 
     def _start(self) -> None:
         """Begin to play and wait for the first image: only it tells unit and clock."""

@@ -40,6 +40,8 @@ from .sync import Grouper, ImageSet
 QUEUE_SETS: Final = 32
 """Two units: one is written while the next one fills."""
 
+TIME_IS_UP: Final = "as many seconds as asked for"
+
 Progress = Callable[..., None]
 """`progress(done, total, note="")`; total is 0 where it is unknown."""
 
@@ -176,7 +178,8 @@ class _Session:
                 progress(keeper.count, max(total, keeper.count))
             return max_sets is None or keeper.count < max_sets
 
-        first: float | None = None
+        end: float | None = None
+        ended = "source ended"
         try:
             for image in source.frames():
                 check_image(self.recording.rig, image)
@@ -185,15 +188,19 @@ class _Session:
                     return "as many sets as asked for"
                 if watch is not None and meter.due:
                     watch(meter.reading(keeper.count, self._traffic(), self.writer.share))
-                first = time.monotonic() if first is None else first
-                if seconds is not None and time.monotonic() - first >= seconds:
-                    return "as many seconds as asked for"
+                if seconds is not None:
+                    end = time.monotonic() + seconds if end is None else end
+                    if time.monotonic() >= end and not stop.is_set():
+                        if not isinstance(source, Stoppable):
+                            return TIME_IS_UP
+                        source.stop()  # what has come until now is still to be given
+                        ended = TIME_IS_UP
                 if stop.is_set() and not isinstance(source, Stoppable):
                     break
         finally:
             # Also after ctrl-C or a source that failed: what was grouped or waits for partners is kept.
             hand_on(grouper.flush())
-        return "interrupted" if stop.is_set() else "source ended"
+        return "interrupted" if stop.is_set() else ended
 
     def finish(self, *, keep_truth: bool) -> None:
         """Write what is said of the whole; raise what ended it, if that was an error."""
@@ -232,6 +239,7 @@ class _Session:
                 "ring_high_water": traffic.high_water,
                 "capture_cpu_s": round(traffic.capture_cpu_s - traffic.source_cpu_s, 3),
                 "source_cpu_s": round(traffic.source_cpu_s, 3),
+                "source_late_ms": round(traffic.source_late_ms, 1),
             }
         return out
 

@@ -30,7 +30,7 @@ SHARED_MEMORY: Final = Path("/dev/shm")
 
 COUNTERS: Final = ("came", "missed", "no_room", "let_go")
 """By camera: images that reached us; counter gaps before that; found no slot; let go by the source's own queue."""
-TOTALS: Final = ("sent", "high_water", "cpu_ns", "source_cpu_ns")
+TOTALS: Final = ("sent", "high_water", "cpu_ns", "source_cpu_ns", "source_late_us")
 
 
 class Ring:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from ..stores.camera import Camera
 from ..stores.errors import HandloomError, missing_extra
 from ..stores.libusb import load_libusb
 
@@ -79,3 +80,39 @@ def _sqlite_bytes(head: bytes) -> int:
 def shortest(value: float) -> float:
     """A float32 of the SDK as the shortest decimal that gives it back: 0.00025, not 0.0002500000118743628."""
     return float(str(np.float32(value)))
+
+
+def camera_of(profile: Any, *, unit_m: float, name: str, serial: str, where: str) -> Camera:
+    """The camera that a depth stream's profile describes, at the rig's origin.
+
+    Args:
+        profile: of the stream.
+        unit_m: metres of one step of its depth.
+        name: what the camera is to be called.
+        serial: its serial number.
+        where: the device or file, for errors.
+
+    Raises:
+        HandloomError: its lens has a distortion model that we do not know.
+    """
+    rs = load_sdk()
+    intrinsics = profile.as_video_stream_profile().get_intrinsics()
+    model, dist = "none", tuple[float, ...]()
+    coefficients = tuple(shortest(c) for c in intrinsics.coeffs)
+    if any(coefficients) and intrinsics.model != rs.distortion.none:
+        if intrinsics.model != rs.distortion.brown_conrady:
+            raise HandloomError(
+                f"Depth images with the distortion model '{intrinsics.model}' are not supported", where=where
+            )
+        model, dist = "brown-conrady", coefficients
+    fx, fy, cx, cy = (shortest(v) for v in (intrinsics.fx, intrinsics.fy, intrinsics.ppx, intrinsics.ppy))
+    return Camera(
+        name=name,
+        width=int(intrinsics.width),
+        height=int(intrinsics.height),
+        k=(fx, fy, cx, cy),
+        depth_unit_mm=round(shortest(unit_m) * 1000.0, 9),
+        dist_model=model,
+        dist=dist,
+        serial=serial,
+    )

@@ -46,6 +46,11 @@ class SoftwareCamera:
         self._tap: Any = None
         self._running = False
 
+    @property
+    def device(self) -> Any:
+        """The `rs.device`, for what takes those of hardware."""
+        return self._device
+
     def start(self, callback: Callable[[Any], None]) -> None:
         """Let the sensor hand every `rs.frame` to `callback`."""
         sensor = self._recorder.query_sensors()[0] if self._recorder is not None else self._sensor

@@ -125,6 +125,21 @@ class Lossy(Protocol):
         ...
 
 
+@runtime_checkable
+class Played(Protocol):
+    """A live source that makes its images itself, which costs what cameras would not."""
+
+    @property
+    def cpu_ns(self) -> int:
+        """Processor time of that so far."""
+        ...
+
+    @property
+    def late_ms(self) -> float:
+        """How late it ever was."""
+        ...
+
+
 def check_image(rig: Rig, image: Image) -> None:
     """Refuse an image that is not one of its camera.
 

@@ -122,6 +122,11 @@ def virtual_rig(*, frames: int, views: int, rig: Rig | None, seed: int) -> Virtu
     return VirtualRig(VirtualConfig(frames=frames, seed=seed), rig=rig or ring_rig(views))
 
 
+def arc(views: int, size: tuple[int, int]) -> Rig:
+    """Cameras on an arc whose images have so many columns and rows, with the opening angle of `ring_rig`'s."""
+    return ring_rig(views, width=size[0], height=size[1], focal_px=241.0 * size[0] / 320.0)
+
+
 class VirtualRig:
     """A depth source that renders what it gives.
 
