@@ -11,11 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from ..stores.table import Table
 from .apart import Traffic
 from .source import Image
 
@@ -57,7 +57,7 @@ class Reading:
     queue_share: float
     """How full the fuller of ring and writer's queue is, 0 to 1."""
     disk_minutes: float
-    """Until the disk is full at the pace of writing so far; infinite before the first unit."""
+    """Until the disk is full at this pace; infinite before the first unit."""
 
 
 Watch = Callable[[Reading], None]
@@ -68,12 +68,12 @@ class Meter:
 
     Args:
         names: the cameras.
-        out: the recording, on whose disk the room is.
+        table: the frames that are written, on whose disk the room is.
         live: whether a silent camera is one that is gone.
     """
 
-    def __init__(self, names: Sequence[str], out: Path, *, live: bool) -> None:
-        self.names, self._out, self._live = tuple(names), out, live
+    def __init__(self, names: Sequence[str], table: Table, *, live: bool) -> None:
+        self.names, self._table, self._live = tuple(names), table, live
         self.started = time.monotonic()
         self._last = [self.started for _ in names]
         self._times: list[deque[float]] = [deque() for _ in names]
@@ -83,7 +83,6 @@ class Meter:
         self._invalid = [float("nan") for _ in names]
         self._skew: deque[tuple[float, float]] = deque()
         self._read_at = self.started
-        self._free_at_start = _free_bytes(out)
 
     def image(self, image: Image) -> None:
         """One image has come."""
@@ -150,18 +149,26 @@ class Meter:
             )
             for view, name in enumerate(self.names)
         )
-        return Reading(now - self.started, sets, cameras, float(p50), float(p95), queue_share, self._minutes(now))
+        return Reading(
+            now - self.started,
+            sets,
+            cameras,
+            float(p50),
+            float(p95),
+            queue_share,
+            self._minutes(max(camera.fps for camera in cameras)),
+        )
 
     def _fps(self, view: int, now: float) -> float:
         times = [t for t in self._times[view] if t > now - WINDOW_S]
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
 
-    def _minutes(self, now: float) -> float:
-        free = _free_bytes(self._out)
-        written = self._free_at_start - free
-        return free / (written / (now - self.started)) / 60 if written > 0 else float("inf")
-
-
-def _free_bytes(out: Path) -> int:
-    """On the disk of `out`, which may not be there yet."""
-    return shutil.disk_usage(next(path for path in (out, *out.absolute().parents) if path.exists())).free
+    def _minutes(self, sets_per_s: float) -> float:
+        """By the size of the newest unit: how full the disk becomes otherwise is not ours to know."""
+        table = self._table
+        unit = table.committed // table.unit_frames - 1
+        if unit < 0 or sets_per_s <= 0:
+            return float("inf")
+        files = (table.path / column.unit_key(unit) for column in table.columns.values())
+        set_bytes = sum(file.stat().st_size for file in files) / table.unit_frames
+        return shutil.disk_usage(table.path).free / (set_bytes * sets_per_s) / 60

@@ -33,13 +33,14 @@ from ..stores.table import Appender, Table
 from .apart import SourceApart, Traffic
 from .meter import Meter, Watch
 from .rows import Keeper
-from .segments import begin_segment, continued, end_segment
-from .source import HOST_CLOCKS, Annotated, DepthSource, Stoppable, check_image
+from .segments import begin_segment, continued, end_segment, note_drops
+from .source import HOST_CLOCKS, Annotated, DepthSource, Lossy, Stoppable, check_image
 from .sync import Grouper, ImageSet
 
 QUEUE_SETS: Final = 32
 """Two units: one is written while the next one fills."""
 
+NOTE_DROPS_EVERY_S: Final = 10.0
 TIME_IS_UP: Final = "as many seconds as asked for"
 
 Progress = Callable[..., None]
@@ -89,9 +90,13 @@ def record(
         with Appender(recording.frames) as appender:
             session = _Session(source, recording, appender, annotated)
             session.run(max_sets, seconds, progress, watch)
+        session.finish(keep_truth=keep_truth)
     except OSError as error:
         raise _writing_failed(error, out, None) from error
-    session.finish(keep_truth=keep_truth)
+    if session.failure is not None:
+        raise session.failure
+    if session.keeper.count == 0:
+        raise HandloomError("The source gave no images", where=str(out))
     return open_recording(out)
 
 
@@ -131,11 +136,13 @@ class _Session:
         self.source, self.recording, self.table = source, recording, frames
         next_id = int(frames.read("frame_id").max()) + 1 if first else 0
         self.keeper = Keeper(recording, annotated, next_id, sequence)
-        self.meter = Meter(recording.rig.names, recording.path, live=source.live)
+        self.meter = Meter(recording.rig.names, frames, live=source.live)
         self.writer = _Writer(appender)
         self.ended = "source ended"
         self.failure: Exception | None = None
         self._cpu_s = time.process_time()
+        self._noted_at = time.monotonic()
+        self._noted = self._drops()
 
     def run(self, max_sets: int | None, seconds: float | None, progress: Progress | None, watch: Watch | None) -> None:
         """Move images from the source into sets and on to the writer, until something ends it."""
@@ -167,11 +174,15 @@ class _Session:
         total = total if max_sets is None else min(total or max_sets, max_sets)
         grouper = Grouper(len(source.rig), shared_clock=source.clock in (*HOST_CLOCKS, "folder"))
 
+        def tell() -> None:
+            if watch is not None and meter.due:
+                watch(meter.reading(keeper.count, self._traffic(), self.writer.share))
+
         def hand_on(sets: list[ImageSet]) -> bool:
             for one in sets:
                 if max_sets is not None and keeper.count >= max_sets:
                     return False
-                self.writer.put(keeper.rows(one))
+                self.writer.put(keeper.rows(one), tell)
                 if one.skew_ns is not None:
                     meter.skew(one.skew_ns)
             if sets and progress is not None:
@@ -186,8 +197,8 @@ class _Session:
                 meter.image(image)
                 if not hand_on(grouper.push(image)):
                     return "as many sets as asked for"
-                if watch is not None and meter.due:
-                    watch(meter.reading(keeper.count, self._traffic(), self.writer.share))
+                tell()
+                self._note_drops()
                 if seconds is not None:
                     end = time.monotonic() + seconds if end is None else end
                     if time.monotonic() >= end and not stop.is_set():
@@ -203,28 +214,43 @@ class _Session:
         return "interrupted" if stop.is_set() else ended
 
     def finish(self, *, keep_truth: bool) -> None:
-        """Write what is said of the whole; raise what ended it, if that was an error."""
+        """Write what is said of the whole."""
         if keep_truth:
             self.keeper.write_labels()
         end_segment(self.recording, self._said(self.ended))
         self.recording.annotate(**self.keeper.people())
-        if self.failure is not None:
-            raise self.failure
-        if self.keeper.count == 0:
-            raise HandloomError("The source gave no images", where=str(self.recording.path))
 
     def _traffic(self) -> Traffic | None:
         return self.source.traffic if isinstance(self.source, SourceApart) else None
 
+    def _drops(self) -> dict[str, dict[str, int]]:
+        """By camera: images that found no room here, and those its counter says were lost before."""
+        traffic, names = self._traffic(), self.recording.rig.names
+        if traffic is not None:
+            dropped, missed = traffic.dropped.tolist(), traffic.missed.tolist()
+        else:
+            # What the source's own queue lets go looks like a gap of the counter from here.
+            dropped = list(self.source.let_go) if isinstance(self.source, Lossy) else [0 for _ in names]
+            missed = [max(gaps - own, 0) for gaps, own in zip(self.meter.missed, dropped, strict=True)]
+        return {name: {"no_room": dropped[view], "before_us": missed[view]} for view, name in enumerate(names)}
+
+    def _note_drops(self) -> None:
+        """Once in a while, where there are new ones."""
+        if time.monotonic() - self._noted_at < NOTE_DROPS_EVERY_S:
+            return
+        self._noted_at, drops = time.monotonic(), self._drops()
+        if drops != self._noted:
+            self._noted = drops
+            with suppress(OSError):  # of a full disk the writer tells
+                note_drops(self.recording, drops)
+
     def _said(self, ended: str) -> dict[str, Any]:
         """The segment's report as plain values."""
         traffic, names = self._traffic(), self.recording.rig.names
-        dropped = [0 for _ in names] if traffic is None else traffic.dropped.tolist()
-        missed = self.meter.missed if traffic is None else traffic.missed.tolist()
         out: dict[str, Any] = {
             "ended": ended,
             "sets": self.keeper.count,
-            "drops": {name: {"no_room": dropped[view], "before_us": missed[view]} for view, name in enumerate(names)},
+            "drops": self._drops(),
             "vanished": [name for name, gone in zip(names, self.meter.gone(), strict=True) if gone],
             "sync": self.keeper.report(self.source.clock),
             "recorder": {
@@ -286,12 +312,13 @@ class _Writer:
         """How full the queue is, 0 to 1."""
         return self._queue.qsize() / QUEUE_SETS
 
-    def put(self, rows: dict[str, NDArray[Any]]) -> None:
-        """Hand over one row, waiting for room."""
+    def put(self, rows: dict[str, NDArray[Any]], waiting: Callable[[], None]) -> None:
+        """Hand over one row; `waiting` is called while there is no room."""
         while self.failure is None:
             try:
                 self._queue.put(rows, timeout=0.2)
             except queue.Full:
+                waiting()
                 continue
             self.high_water = max(self.high_water, self._queue.qsize())
             return

@@ -76,6 +76,12 @@ def begin_segment(recording: Recording, source: DepthSource, first_row: int, seq
     recording.annotate(segments=[*before, segment])
 
 
+def note_drops(recording: Recording, drops: dict[str, dict[str, int]]) -> None:
+    """Note the newest segment's drops while it goes on, so that a kill does not take the count along."""
+    *before, segment = recording.attributes["segments"]
+    recording.annotate(segments=[*before, {**segment, "drops": drops}])
+
+
 def end_segment(recording: Recording, said: dict[str, Any]) -> None:
     """Note how the newest segment went; `drops` of all of them are summed beside them."""
     *before, segment = recording.attributes["segments"]

@@ -55,6 +55,17 @@ def test_every_image_that_finds_no_room_is_counted(tmp_path: Path) -> None:
     assert made.attributes["segments"][0]["recorder"]["ring_high_water"] == 8
 
 
+def test_drops_are_noted_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill must not take the count along; here it is the recorder's own end that is kept from being written."""
+    monkeypatch.setattr("handloom.capture.record.NOTE_DROPS_EVERY_S", 0.0)
+    monkeypatch.setattr("handloom.capture.record.end_segment", lambda *_: None)
+    with SourceApart(partial(Counting, count=1500, live=True), slots=4) as source:
+        made = record(source, tmp_path / "r.zarr")
+        (segment,) = made.attributes["segments"]
+        assert segment["ended"] is None
+        assert segment["drops"]["cam0"]["no_room"] == source.traffic.dropped[0] > 0
+
+
 def test_a_writer_that_stalls_costs_nothing_while_the_ring_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
