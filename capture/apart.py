@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -108,7 +108,9 @@ class SourceApart:
         self._process = context.Process(
             target=_serve, args=(opener, self._name, slots, up, down), name="handloom-capture", daemon=True
         )
-        # A blocked signal is inherited: ctrl-C on the terminal is for this process alone.
+        # A blocked signal is inherited: ctrl-C on the terminal is for this process alone. The resource tracker's own
+        # start would unblock it, so it goes first.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()

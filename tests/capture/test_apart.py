@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ from handloom.capture.record import record
 from handloom.capture.source import DepthSource
 from handloom.stores.errors import HandloomError
 from handloom.stores.recording import open_recording
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +163,23 @@ def test_too_little_shared_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(HandloomError, match="no room for the cameras' images in shared memory") as caught:
         Ring.create("handloom-never", rig())
     assert "--shm-size" in caught.value.fix
+
+
+def test_the_capture_process_is_deaf_to_ctrl_c_from_its_first_moment() -> None:
+    """In an interpreter of its own: the first process that one spawns starts another beside it."""
+    program = (
+        "import re, signal\n"
+        "from functools import partial\n"
+        "from pathlib import Path\n"
+        "from counting_source import Endless\n"
+        "from handloom.capture.apart import SourceApart\n"
+        "if __name__ == '__main__':\n"
+        "    with SourceApart(partial(Endless, count=10**9, live=True, fps=30.0)) as source:\n"
+        "        status = Path(f'/proc/{source.pid}/status').read_text()\n"
+        "    blocked = int(re.search(r'SigBlk:\\s*(\\w+)', status)[1], 16)\n"
+        "    assert blocked >> (signal.SIGINT - 1) & 1, status\n"
+        "    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / '.dev'}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

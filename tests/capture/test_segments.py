@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -104,6 +106,36 @@ def test_a_labelled_recording_is_not_continued(tmp_path: Path) -> None:
     made.replace_labels(np.full((5, 26, 3), np.nan, np.float32), layout="openxr26")
     with pytest.raises(HandloomError, match=r"has labels[\s\S]*store merge"):
         record(Counting(first=9, count=5), out, resume=True)
+
+
+def test_rows_are_committed_after_their_bytes_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, str, str]] = []
+    fsync, replace_file = os.fsync, Path.replace
+
+    def watched_fsync(handle: int) -> None:
+        fsync(handle)
+        events.append(("fsync", str(Path(f"/proc/self/fd/{handle}").readlink()), ""))
+
+    def watched_replace(path: Path, target: Path) -> Path:
+        rows = json.loads(path.read_text())["rows"] if Path(target).name == "committed.json" else ""
+        events.append(("replace", str(path), f"{target}"))
+        if rows:
+            events.append(("commit", str(rows), ""))
+        return replace_file(path, target)
+
+    monkeypatch.setattr("os.fsync", watched_fsync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    made = record(Counting(count=40), tmp_path / "r.zarr")
+    table = made.frames
+    assert table is not None
+    commits = [(i, int(event[1])) for i, event in enumerate(events) if event[0] == "commit"]
+    assert [rows for _, rows in commits] == [16, 32, 40]
+    for unit, (end, _) in enumerate(commits):
+        for column in table.columns.values():
+            file = str(table.path / column.unit_key(unit))
+            place, beside = next((i, e[1]) for i, e in enumerate(events) if e[0] == "replace" and e[2] == file)
+            assert ("fsync", beside, "") in events[:place], file
+            assert ("fsync", str(Path(file).parent), "") in events[place:end], file
 
 
 @pytest.fixture
