@@ -67,7 +67,7 @@ def test_drops_are_noted_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         made = record(source, tmp_path / "r.zarr")
         (segment,) = made.attributes["segments"]
         assert segment["ended"] is None
-        assert segment["drops"]["cam0"]["no_room"] == source.traffic.dropped[0] > 0
+        assert 0 < segment["drops"]["cam0"]["no_room"] <= source.traffic.dropped[0]
 
 
 def test_a_writer_that_stalls_costs_nothing_while_the_ring_has_room(
