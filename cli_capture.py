@@ -194,6 +194,13 @@ def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **giv
     help="Board: keep K as it is, refine it, or refine it with the lens distortion.",
 )
 @click.option("--images", type=click.Choice(["ir", "color"]), help="Board: which, where SOURCE holds both.")
+@click.option(
+    "--refine",
+    type=click.Choice(["none", "icp"]),
+    default="none",
+    show_default=True,
+    help="icp: align what stands still, too, and keep the better rig; needs the extra open3d, and depth.",
+)
 @click.option("--initial", type=FILE, help="Intrinsics: a rig.toml or an anipose TOML, by camera name.")
 @click.option(
     "--format",
@@ -214,6 +221,7 @@ def capture_calibrate(
     bias: bool,
     intrinsics: Any,
     images: Any,
+    refine: Any,
     initial: Path | None,
     form: Any,
     as_json: bool,
@@ -239,6 +247,7 @@ def capture_calibrate(
             initial=initial,
             intrinsics=intrinsics,
             images=images,
+            refine=refine,
             progress=tell,
         )
     write_calibration(fit, out, form)

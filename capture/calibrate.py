@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CharucoTarget", "SphereTarget", "Target", "calibrate", "lines", "parse_target", "write_calibration"]
 
 Format = Literal["handloom", "anipose"]
+Refine = Literal["none", "icp"]
 
 
 def calibrate(
@@ -40,6 +41,7 @@ def calibrate(
     initial: Path | None = None,
     intrinsics: Intrinsics = "keep",
     images: Kind | None = None,
+    refine: Refine = "none",
     progress: Progress | None = None,
 ) -> RigFit:
     """The rig of the cameras of a recording or a folder.
@@ -52,16 +54,24 @@ def calibrate(
         initial: a rig.toml or anipose TOML whose intrinsics are used instead of the source's.
         intrinsics: of a board; keep them, refine K, or refine K and lens distortion.
         images: of a board; which pictures, where the folder holds infrared and colour.
+        refine: `icp` aligns what stands still afterwards (`icp.py`).
         progress: told of frames looked at.
 
     Raises:
-        HandloomError: the source cannot be read, or its frames do not place every camera.
+        HandloomError: the source cannot be read, or its frames do not place every camera; `icp` without Open3D, or
+            without depth.
     """
+    if refine == "icp":
+        from .icp import load_open3d, refine_by_icp
+
+        load_open3d()  # before the work, not after it
     match target:
         case SphereTarget():
             fit = _by_ball(source, target, bias=bias, initial=initial, progress=progress)
         case CharucoTarget():
             fit = _by_board(source, target, intrinsics, images, initial=initial, progress=progress)
+    if refine == "icp":
+        fit = refine_by_icp(open_depth_rows(source), fit, where=str(source), progress=progress)
     return with_origin(fit, origin)
 
 
@@ -157,16 +167,16 @@ def write_calibration(fit: RigFit, path: Path, form: Format) -> None:
 
 
 def lines(fit: RigFit) -> list[str]:
-    """A line a camera, for people."""
+    """A line a camera, for people; what follows ± holds in 95 of 100 calibrations."""
     width = max(len(one.name) for one in fit.cameras)
     return [f"  {one.name:<{width}}  {_line(fit, view, one)}" for view, one in enumerate(fit.cameras)]
 
 
 def _line(fit: RigFit, view: int, one: CameraFit) -> str:
-    known = "sets the axes   " if view == 0 else f"±{one.sd_deg:.3f}° ±{one.sd_mm:.2f} mm"
+    known = "sets the axes    " if view == 0 else f"±{one.within_deg:.3f}° ±{one.within_mm:5.2f} mm"
     text = f"{known}  {one.seen} of {len(fit.seen)} frames, {one.residual:.2f} {fit.unit} off"
     if one.mistakes:
         text += f", {one.mistakes} left out"
     if one.bias_mm is not None:
-        text += f", bias {one.bias_mm:+.1f} ± {one.bias_sd_mm:.1f} mm"
+        text += f", bias {one.bias_mm:+.1f} ± {one.bias_within_mm:.1f} mm"
     return text

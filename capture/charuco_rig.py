@@ -9,7 +9,8 @@ refined together (`bundle.py`) so that the corners fall where they were seen:
 X a corner on the board, R_b, t_b the board's place in the rig, R, t the camera. The residual is in pixels.
 Intrinsics are kept, refined (fx, fy, cx, cy), or refined with the distortion k1, k2, p1, p2 (Zhang 2000; k3 and the
 rational terms keep what was given: a board seldom fills the corners that tell them apart). Only a board that was tilted
-tells the focal length from the distance.
+tells the focal length from the distance. How well the cameras are placed: the normal equations' covariance, and what
+all corners of a camera are off together; intrinsics that are kept are taken to be right.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ MOST_ROWS: Final = 240
 AGREE_MM: Final = 30.0
 CORNER_PX: Final = 0.1
 """Standard deviation of a corner to begin with; the fit finds it out."""
+SYSTEMATIC_PX: Final = 0.03
+"""Standard deviation of what corners are off together in all pictures of a camera (blur, light, tilt); twice that along
+the viewing direction, where it acts by the board's size. benchmarks/calibration_coverage.py holds it to simulations."""
 LOOSE_FOCAL: Final = 0.02
 """Share of the focal length; a standard deviation beyond it is told."""
 PROBES: Final = 8
@@ -295,11 +299,18 @@ def _refined(
     state = solution.state
     refined = Rig(tuple(_with_lens(camera, state.lens[view]) for view, camera in enumerate(rig.cameras)))
     camera, place, off, scaled = _by_picture(solution, corners)
+    covariance = solution.covariance[:, :6, :, :6].copy()
+    for view, one in enumerate(refined.cameras[1:], start=1):
+        for axis, times in enumerate((1, 1, 2)):
+            both = [
+                times * SYSTEMATIC_PX * state.shift[v, 2] / c.k[0] for v, c in ((0, refined.cameras[0]), (view, one))
+            ]
+            covariance[view, 3 + axis, view, 3 + axis] += both[0] ** 2 + both[1] ** 2
     fit = placed(
         refined,
         rotation=state.rotation,
         shift=state.shift,
-        covariance=solution.covariance[:, :6, :, :6],
+        covariance=covariance,
         bias_mm=None,
         bias_sd_mm=None,
         seen=seen,

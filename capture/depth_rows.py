@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 from ..stores.camera import Rig
 from ..stores.errors import HandloomError
 from ..stores.folder import read_folder
+from ..stores.locate import background_of
 from ..stores.recording import open_recording
+
+BACKGROUND_ROWS: Final = 60
+"""Images that a background is made of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +34,17 @@ class DepthRows:
         """(H, W) mm of one image."""
         unit = np.float32(self.rig.cameras[view].depth_unit_mm)
         return np.asarray(self.depth(row, view).astype(np.float32) * unit)
+
+
+def background_mm(rows: DepthRows, view: int) -> NDArray[np.float32]:
+    """(H, W) mm of what stands still before a camera, 0 = unknown."""
+    there = np.flatnonzero(rows.present[:, view])
+    camera = rows.rig.cameras[view]
+    if not len(there):
+        return np.zeros((camera.height, camera.width), np.float32)
+    kept = there[np.unique(np.linspace(0, len(there) - 1, BACKGROUND_ROWS).astype(int))]
+    stack = np.stack([rows.depth(int(row), view) for row in kept])
+    return np.asarray(background_of(stack).astype(np.float32) * np.float32(camera.depth_unit_mm))
 
 
 def open_depth_rows(path: Path) -> DepthRows:

@@ -33,9 +33,18 @@ class CameraFit:
     """Standard deviation of its rotation against the first camera's, all axes together."""
     sd_mm: float
     """Likewise of where it sees the middle of the volume."""
+    within_deg: float
+    """The angle that its rotation is off by at most, in 95 of 100 such calibrations."""
+    within_mm: float
+    """Likewise where it sees the middle of the volume."""
     bias_mm: float | None
     """How much too far it measures, where that was estimated."""
     bias_sd_mm: float | None
+
+    @property
+    def bias_within_mm(self) -> float | None:
+        """What the bias is off by at most, in 95 of 100."""
+        return None if self.bias_sd_mm is None else 1.96 * self.bias_sd_mm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,12 +69,28 @@ class RigFit:
     inlier: NDArray[np.bool_]
     """(n,)"""
     unit: Literal["mm", "px"]
+    measured: F64 | None = None
+    """(n, 3) mm of each observation in its camera's frame, biases taken off, where the target has a place there."""
     notes: tuple[str, ...] = ()
 
     @property
     def shared(self) -> NDArray[np.int64]:
         """(V, V) frames in which two cameras saw the target together."""
         return shared_views(self.seen)
+
+    def disagreement_mm(self, rig: Rig) -> float | None:
+        """How far, in the median, cameras standing as in `rig` put the target from the middle of what all say."""
+        if self.measured is None:
+            return None
+        fine = self.inlier
+        in_rig = np.zeros_like(self.measured)
+        for view, camera in enumerate(rig.cameras):
+            in_rig[self.camera == view] = camera.to_rig(self.measured[self.camera == view])
+        count = np.bincount(self.place[fine], minlength=len(self.places))
+        sums = np.stack([np.bincount(self.place[fine], in_rig[fine, axis], len(self.places)) for axis in range(3)], 1)
+        middle = sums / np.maximum(count, 1)[:, None]
+        judged = fine & (count[self.place] > 1)
+        return float(np.median(np.linalg.norm(in_rig[judged] - middle[self.place[judged]], axis=1)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for --json."""
@@ -83,6 +108,8 @@ class RigFit:
                     "residual": round(one.residual, 4),
                     "sd_deg": round(one.sd_deg, 5),
                     "sd_mm": round(one.sd_mm, 4),
+                    "within_deg_95": round(one.within_deg, 5),
+                    "within_mm_95": round(one.within_mm, 4),
                     "bias_mm": None if one.bias_mm is None else round(one.bias_mm, 3),
                     "bias_sd_mm": None if one.bias_sd_mm is None else round(one.bias_sd_mm, 3),
                 }
@@ -110,6 +137,7 @@ def placed(
     residual: F64,
     inlier: NDArray[np.bool_],
     unit: Literal["mm", "px"],
+    measured: F64 | None = None,
 ) -> RigFit:
     """The fit about the middle of the volume: the mean of the target's places, axes as the first camera's.
 
@@ -128,6 +156,7 @@ def placed(
         residual: …
         inlier: …
         unit: of the residual.
+        measured: …
     """
     good = np.zeros(len(places), bool)
     good[place[inlier]] = True
@@ -136,7 +165,8 @@ def placed(
     for view, name in enumerate(rig.names):
         mine = camera == view
         fine = mine & inlier
-        spread = [np.sqrt(max(np.trace(covariance[view, s, view, s]), 0.0)) for s in (slice(0, 3), slice(3, 6))]
+        own = [covariance[view, s, view, s] for s in (slice(0, 3), slice(3, 6))]
+        spread = [np.sqrt(max(np.trace(part), 0.0)) for part in own]
         found.append(
             CameraFit(
                 name,
@@ -146,6 +176,8 @@ def placed(
                 float(np.median(residual[fine])) if fine.any() else float("nan"),
                 float(np.degrees(spread[0])),
                 float(spread[1]),
+                float(np.degrees(length_within(own[0]))),
+                length_within(own[1]),
                 None if bias_mm is None else float(bias_mm[view]),
                 None if bias_sd_mm is None else float(bias_sd_mm[view]),
             )
@@ -154,8 +186,34 @@ def placed(
         _posed(one, rotation[view], shift[view] + rotation[view] @ middle) for view, one in enumerate(rig.cameras)
     ]
     return RigFit(
-        Rig(tuple(cameras)), tuple(found), "volume", seen, row, places - middle, camera, place, residual, inlier, unit
+        Rig(tuple(cameras)),
+        tuple(found),
+        "volume",
+        seen,
+        row,
+        places - middle,
+        camera,
+        place,
+        residual,
+        inlier,
+        unit,
+        measured,
     )
+
+
+def length_within(covariance: F64, share: float = 0.95) -> float:
+    """The length that a normal vector of that covariance (3, 3) does not exceed in `share` of all cases.
+
+    The sum of three squares of different variance is close to a gamma variable of the same mean and variance
+    (Satterthwaite 1946); with equal variances, and with a single one, it is exact.
+    """
+    mean, squares = float(np.trace(covariance)), float((covariance**2).sum())
+    if squares <= 0:
+        return 0.0
+    from scipy.special import gammaincinv
+
+    shape = mean**2 / (2 * squares)
+    return float(np.sqrt(gammaincinv(shape, share) * mean / shape))
 
 
 def with_origin(fit: RigFit, origin: Origin) -> RigFit:
@@ -182,6 +240,13 @@ def with_axes(fit: RigFit, beside: Sequence[tuple[Camera, F64, F64]]) -> RigFit:
     turn = posed[0][1]
     rig = Rig(tuple(_posed(other, rotation @ turn.T, shift) for other, rotation, shift in posed))
     return replace(fit, rig=rig, places=fit.places @ turn.T)
+
+
+def with_poses(fit: RigFit, rig: Rig) -> RigFit:
+    """The fit with cameras that stand a little otherwise, about the same middle; the first one sets the axes."""
+    turn = rig.cameras[0].rotation
+    cameras = tuple(_posed(camera, camera.rotation @ turn.T, camera.translation) for camera in rig.cameras)
+    return replace(fit, rig=Rig(cameras), places=fit.places @ turn.T)
 
 
 def _posed(camera: Camera, rotation: F64, shift: F64) -> Camera:

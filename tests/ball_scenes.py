@@ -20,8 +20,10 @@ HOLD = np.array([0.3, 1.0, 0.4]) / np.linalg.norm([0.3, 1.0, 0.4])
 
 
 def smooth_ball(center: F64, radius_mm: float) -> Mesh:
-    """Rings of 48: flat faces of a coarse ball would be a bias of their own."""
-    angle = np.linspace(-np.pi / 2 + 0.02, np.pi / 2 - 0.02, 32)
+    """Rings of 48, on average as large as the ball: flat faces of a coarse one would be a bias of their own."""
+    angle = np.linspace(-np.pi / 2 + 0.02, np.pi / 2 - 0.02, 48)
+    # A chord over an angle a lies r a² / 24 inside its arc, on average; so it is across, along the rings and down.
+    radius_mm = radius_mm * (1 + (2 * np.pi / 48) ** 2 / 24 + (np.pi / 48) ** 2 / 24)
     path = center + radius_mm * np.sin(angle)[:, None] * np.array([0.0, 1.0, 0.0])
     return tube(path, radius_mm * np.cos(angle), sides=48)
 

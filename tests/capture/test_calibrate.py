@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from handloom.capture.anipose import read_anipose
 from handloom.capture.calibrate import SphereTarget, calibrate, parse_target
 from handloom.capture.importing import import_folder
+from handloom.capture.rig_fit import length_within
 from handloom.cli import main
 from handloom.stores.camera import Rig, read_rig
 from handloom.stores.errors import HandloomError
@@ -121,6 +123,35 @@ def test_a_diameter_instead_of_the_radius_is_recognised(folder: Path) -> None:
     with pytest.raises(HandloomError) as raised:
         calibrate(folder, SphereTarget(2 * RADIUS_MM))
     assert "--target sphere:30mm (the radius, not the diameter)" in raised.value.fix
+
+
+def test_a_ball_of_another_radius_is_told_and_moves_no_camera(folder: Path, truth: Rig) -> None:
+    """Where one camera stands to another is right all the same: the difference ends in the biases."""
+    fit = calibrate(folder, SphereTarget(31.2))
+    (note,) = fit.notes
+    match = re.match(r"The ball looks like (\S+) ± (\S+) mm, not 31.2: measure it", note)
+    assert match is not None
+    assert float(match[1]) == pytest.approx(RADIUS_MM, abs=0.3)
+    assert max(mm for _, mm in errors(fit.rig, truth)) < 1.5
+    assert np.mean([one.bias_mm - bias for one, bias in zip(fit.cameras, BIAS_MM, strict=True)]) > 0.7
+    assert calibrate(folder, TARGET).notes == ()
+
+
+def test_most_errors_lie_within_what_is_stated(folder: Path, truth: Rig) -> None:
+    """Of one rig; benchmarks/calibration_coverage.py counts them over many."""
+    fit = calibrate(folder, TARGET)
+    for one, (degrees, _) in zip(fit.cameras[1:], errors(fit.rig, truth), strict=True):
+        assert degrees < 1.5 * one.within_deg < 0.2
+        assert 1.3 < one.within_deg / one.sd_deg < 2.0
+    for one, bias in zip(fit.cameras, BIAS_MM, strict=True):
+        assert abs(one.bias_mm - bias) < 1.5 * one.bias_within_mm < 1.5
+
+
+def test_the_length_that_is_not_exceeded() -> None:
+    rng = np.random.default_rng(0)
+    for variances in ((1, 1, 1), (4, 0.5, 0.1), (1, 0, 0)):
+        drawn = np.linalg.norm(rng.normal(size=(100_000, 3)) * np.sqrt(variances), axis=1)
+        assert np.mean(drawn <= length_within(np.diag(variances).astype(float))) == pytest.approx(0.95, abs=0.006)
 
 
 @pytest.mark.parametrize("text", ["sphere", "sphere:30", "sphere:3cm", "ball:30mm", "sphere:-30mm", "sphere:3000mm"])

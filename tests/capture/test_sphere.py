@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.capture.sphere import find_sphere
+from handloom.capture.sphere import find_sphere, radius_of
 from handloom.stores.camera import Rig
 from handloom.synth.props import Mesh, cylinder, joined
+from handloom.synth.render import open_renderer
 from handloom.synth.rigs import ring_rig
+from handloom.synth.room import room
+from handloom.synth.scene import in_camera, render_frame
+from handloom.synth.sensor import ActiveStereo
 
 from ball_scenes import RADIUS_MM, held, images_of, path_of, smooth_ball
 
@@ -62,6 +66,50 @@ def test_the_stated_covariance_covers_the_error(rig: Rig) -> None:
     ]
     assert len(distances) == 10
     assert 0.1 < np.mean(distances) < 9  # three degrees of freedom
+
+
+def test_a_ball_whose_edges_stereo_grew_is_found() -> None:
+    """At 320 x 240 its window adds a fifth to the ball's radius: that is no surface that goes on beyond it."""
+    rig = ring_rig(2)
+    camera, renderer = rig.cameras[0], open_renderer("raster")
+    still = room(rig)
+    behind = renderer.render(
+        in_camera(camera, still.vertices), still.faces, np.array(camera.k), camera.width, camera.height
+    ).depth_mm
+    off = []
+    for frame, place in enumerate(path_of(SEEN)):
+        mesh = held(place)
+        depth = render_frame(
+            renderer, camera, mesh.vertices, mesh.faces,
+            background=behind, sensor=ActiveStereo(), seed=1, frame=frame, view=0,
+        )  # fmt: skip
+        if (one := find_sphere(depth.astype(np.float32), camera.k, RADIUS_MM, background_mm=behind)) is not None:
+            off.append(one.center_mm - camera.to_camera(place))
+    assert len(off) >= SEEN - 1
+    assert np.abs(np.median(off, axis=0)).max() < 1.0
+    assert np.sqrt(np.mean(np.square(off))) < 1.5
+
+
+def ball_depth(center: np.ndarray, radius_mm: float, *, noise_mm: float, seed: int) -> np.ndarray:
+    """Exact z-depth (120, 160) of a ball alone, and noise along the rays."""
+    v, u = np.mgrid[:120, :160]
+    rays = np.stack([(u - 80) / 240, (v - 60) / 240, np.ones(u.shape)], -1)
+    a, b = (rays**2).sum(-1), rays @ center
+    root = b * b - a * (center @ center - radius_mm**2)
+    z = np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, 0)
+    return np.where(z > 0, z + np.random.default_rng(seed).normal(0, noise_mm, z.shape), 0)
+
+
+def test_the_radius_that_the_points_say_is_unbiased_by_noise() -> None:
+    """Normals towards noisy points made a ball 0.2 mm smaller."""
+    center, said = np.array([20.0, -10.0, 500.0]), []
+    for seed in range(30):
+        one = find_sphere(ball_depth(center, 30.0, noise_mm=1.0, seed=seed), (240.0, 240.0, 80.0, 60.0), 31.0)
+        assert one is not None
+        told = radius_of(one.points_mm.astype(np.float64), 31.0, one.center_mm)
+        assert told is not None
+        said.append(told[0])
+    assert np.mean(said) == pytest.approx(30.0, abs=0.08)
 
 
 @pytest.mark.parametrize("what", ["nothing", "a fist", "a stick", "a head", "a smaller ball", "a larger ball"])
