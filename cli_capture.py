@@ -173,8 +173,7 @@ def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **giv
     "--target",
     required=True,
     metavar="TARGET",
-    help="What was moved through the volume: sphere:RADIUSmm (a ball, in depth) or "
-    "charuco:COLSxROWS,square=30mm,marker=22mm,dict=4X4_50 (a printed board, in infrared or colour).",
+    help="What was moved through the volume, see above.",
 )
 @click.option("--out", type=FILE, required=True, help="The rig.toml to write.")
 @click.option("--report", type=FILE, help="A page (.html) to write: cameras, shared views, residuals.")
@@ -229,9 +228,14 @@ def capture_calibrate(
 ) -> None:
     """Find where the cameras stand, from a target shown to them.
 
+    \b
+    --target sphere:30mm      a ball of that radius, seen in depth
+    --target charuco:7x5,square=30mm,marker=22mm,dict=4X4_50
+                              a board of 7 x 5 squares, in infrared or colour
+
     SOURCE is a recording or a plain folder for a ball; for a board a folder of pictures: ir/CAMERA/NNNNNN.png,
     color/CAMERA/NNNNNN.jpg or CAMERA/NNNNNN.png, with a rig.toml where intrinsics are known.
-    """
+    """  # noqa: D301 - click's mark for lines that stay
     from .capture.calibrate import calibrate, lines, parse_target, refuse_existing, write_calibration
     from .console import progress
 

@@ -51,7 +51,7 @@ MOST_ROWS: Final = 240
 AGREE_MM: Final = 30.0
 CORNER_PX: Final = 0.1
 """Standard deviation of a corner to begin with; the fit finds it out."""
-SYSTEMATIC_PX: Final = 0.03
+SYSTEMATIC_PX: Final = 0.01
 """Standard deviation of what corners are off together in all pictures of a camera (blur, light, tilt); twice that along
 the viewing direction, where it acts by the board's size. benchmarks/calibration_coverage.py holds it to simulations."""
 LOOSE_FOCAL: Final = 0.02

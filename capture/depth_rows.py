@@ -18,6 +18,8 @@ from ..stores.recording import open_recording
 
 BACKGROUND_ROWS: Final = 60
 """Images that a background is made of."""
+STILL_SHARE: Final = 0.02
+"""Of the distance; returns that near to the background are returns from it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +47,21 @@ def background_mm(rows: DepthRows, view: int) -> NDArray[np.float32]:
     kept = there[np.unique(np.linspace(0, len(there) - 1, BACKGROUND_ROWS).astype(int))]
     stack = np.stack([rows.depth(int(row), view) for row in kept])
     return np.asarray(background_of(stack).astype(np.float32) * np.float32(camera.depth_unit_mm))
+
+
+def still_mm(rows: DepthRows, view: int) -> NDArray[np.float32]:
+    """(H, W) mm of what stands still, the mean of all returns from it: its background lies behind most of them."""
+    behind = background_mm(rows, view)
+    there = np.flatnonzero(rows.present[:, view])
+    if not len(there):
+        return behind
+    total, count = np.zeros(behind.shape), np.zeros(behind.shape)
+    for row in there[np.unique(np.linspace(0, len(there) - 1, BACKGROUND_ROWS).astype(int))]:
+        depth = rows.depth_mm(int(row), view)
+        near = (depth > 0) & (np.abs(depth - behind) < STILL_SHARE * behind)
+        total += np.where(near, depth, 0)
+        count += near
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), 0), np.float32)
 
 
 def open_depth_rows(path: Path) -> DepthRows:

@@ -1,6 +1,6 @@
 """`capture calibrate --refine icp`: cameras turned and shifted until what stands still looks the same to all of them.
 
-What does not move (`stores.locate.background_of`: a desk, walls, a chair) is a cloud of points a camera, its depth bias
+What does not move (a desk, walls, a chair; the mean of all frames) is a cloud of points a camera, its depth bias
 taken off. Every camera but the first is aligned in turn with the clouds of all others (point-to-plane ICP, Chen &
 Medioni 1992, Tukey's loss; Open3D's, from the extra of that name), a few rounds with a shrinking reach.
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..stores.camera import Rig, depth_to_points
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError, missing_extra
 from ..stores.libusb import load_libusb
-from .depth_rows import DepthRows, background_mm
+from .depth_rows import DepthRows, still_mm
 from .record import Progress
 from .rig_fit import RigFit, with_poses
 
@@ -76,7 +76,7 @@ def refine_by_icp(rows: DepthRows, fit: RigFit, *, where: str, progress: Progres
         )
     clouds = []
     for view in range(len(rows.rig)):
-        still = background_mm(rows, view)
+        still = still_mm(rows, view)
         bias = fit.cameras[view].bias_mm or 0.0
         clouds.append(cloud_of(np.where(still > 0, still - bias, 0), fit.rig, view))
         if progress is not None:
@@ -91,7 +91,8 @@ def refine_by_icp(rows: DepthRows, fit: RigFit, *, where: str, progress: Progres
     if found.kept:
         told = f"ICP: {scene}; the aligned rig was taken (± are those of the target alone)."
         return replace(with_poses(fit, found.rig), notes=(*fit.notes, told))
-    return replace(fit, notes=(*fit.notes, f"ICP: the rig stays as the target says: {found.why or scene}."))
+    reasons = [reason for reason in (found.why, scene if np.isfinite(found.before_mm) else "") if reason]
+    return replace(fit, notes=(*fit.notes, f"ICP: the rig stays as the target says: {'; '.join(reasons)}."))
 
 
 def cloud_of(depth_mm: NDArray[Any], rig: Rig, view: int) -> F64:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from handloom.capture.anipose import read_anipose
 from handloom.capture.calibrate import SphereTarget, calibrate, parse_target
 from handloom.capture.importing import import_folder
-from handloom.capture.rig_fit import length_within
+from handloom.capture.rig_fit import RigFit, length_within
 from handloom.cli import main
 from handloom.stores.camera import Rig, read_rig
 from handloom.stores.errors import HandloomError
@@ -42,6 +42,12 @@ def folder(truth: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> RigFit:
+    """What calibration finds as it is used by default."""
+    return calibrate(folder, TARGET)
+
+
 def without(folder: Path, out: Path, lost: set[tuple[int, int]]) -> Path:
     """A copy of the folder that lacks images (frame, camera)."""
     shutil.copytree(folder, out)
@@ -55,8 +61,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
-def test_a_hidden_rig_is_recovered(folder: Path, truth: Rig) -> None:
-    fit = calibrate(folder, TARGET)
+def test_a_hidden_rig_is_recovered(plain: RigFit, truth: Rig) -> None:
+    fit = plain
     for degrees, mm in errors(fit.rig, truth):
         assert degrees < 0.1
         assert mm < 1.0
@@ -84,9 +90,9 @@ def test_the_origin_may_be_the_first_camera(folder: Path, truth: Rig) -> None:
     np.testing.assert_allclose(seen.mean(0), truth.cameras[0].to_camera(path_of(COUNT).mean(0)), atol=1.5)
 
 
-def test_a_recording_gives_the_same_rig(folder: Path, tmp_path: Path) -> None:
+def test_a_recording_gives_the_same_rig(folder: Path, plain: RigFit, tmp_path: Path) -> None:
     import_folder(folder, tmp_path / "r.zarr")
-    assert calibrate(tmp_path / "r.zarr", TARGET).rig == calibrate(folder, TARGET).rig
+    assert calibrate(tmp_path / "r.zarr", TARGET).rig == plain.rig
 
 
 def test_images_of_another_moment_are_left_out(folder: Path, truth: Rig, tmp_path: Path) -> None:
@@ -125,7 +131,7 @@ def test_a_diameter_instead_of_the_radius_is_recognised(folder: Path) -> None:
     assert "--target sphere:30mm (the radius, not the diameter)" in raised.value.fix
 
 
-def test_a_ball_of_another_radius_is_told_and_moves_no_camera(folder: Path, truth: Rig) -> None:
+def test_a_ball_of_another_radius_is_told_and_moves_no_camera(folder: Path, plain: RigFit, truth: Rig) -> None:
     """Where one camera stands to another is right all the same: the difference ends in the biases."""
     fit = calibrate(folder, SphereTarget(31.2))
     (note,) = fit.notes
@@ -134,17 +140,30 @@ def test_a_ball_of_another_radius_is_told_and_moves_no_camera(folder: Path, trut
     assert float(match[1]) == pytest.approx(RADIUS_MM, abs=0.3)
     assert max(mm for _, mm in errors(fit.rig, truth)) < 1.5
     assert np.mean([one.bias_mm - bias for one, bias in zip(fit.cameras, BIAS_MM, strict=True)]) > 0.7
-    assert calibrate(folder, TARGET).notes == ()
+    assert plain.notes == ()
 
 
-def test_most_errors_lie_within_what_is_stated(folder: Path, truth: Rig) -> None:
+def test_most_errors_lie_within_what_is_stated(plain: RigFit, truth: Rig) -> None:
     """Of one rig; benchmarks/calibration_coverage.py counts them over many."""
-    fit = calibrate(folder, TARGET)
-    for one, (degrees, _) in zip(fit.cameras[1:], errors(fit.rig, truth), strict=True):
+    for one, (degrees, _) in zip(plain.cameras[1:], errors(plain.rig, truth), strict=True):
         assert degrees < 1.5 * one.within_deg < 0.2
         assert 1.3 < one.within_deg / one.sd_deg < 2.0
-    for one, bias in zip(fit.cameras, BIAS_MM, strict=True):
+    for one, bias in zip(plain.cameras, BIAS_MM, strict=True):
         assert abs(one.bias_mm - bias) < 1.5 * one.bias_within_mm < 1.5
+
+
+def test_icp_says_before_and_after_and_makes_nothing_worse(folder: Path, plain: RigFit, truth: Rig) -> None:
+    pytest.importorskip("open3d")
+    fit = calibrate(folder, TARGET, refine="icp")
+    assert max(degrees for degrees, _ in errors(fit.rig, truth)) < 0.1
+    assert max(mm for _, mm in errors(fit.rig, truth)) < 1.0
+    (note,) = fit.notes
+    assert re.search(r"what stands still is off by \d+\.\d\d mm before, \d+\.\d\d mm after", note)
+    assert ("the aligned rig was taken" in note) == (fit.rig != plain.rig)
+    before, after = plain.disagreement_mm(plain.rig), plain.disagreement_mm(fit.rig)
+    assert before is not None
+    assert after is not None
+    assert after <= 1.02 * before
 
 
 def test_the_length_that_is_not_exceeded() -> None:
