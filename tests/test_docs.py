@@ -14,8 +14,8 @@ from handloom.cli import main
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-PAGES_WITHOUT_COMMANDS = {"datasets"}
-"""What they show needs data that cannot be shipped."""
+PAGES_WITHOUT_COMMANDS = {"calibration", "datasets"}
+"""What they show needs data that cannot be shipped, or cameras."""
 
 
 def commands(page: Path) -> list[str]:
@@ -27,7 +27,7 @@ TUTORIALS = [page for page in sorted(DOCS.glob("*.md")) if page.stem not in PAGE
 
 
 def test_pages_without_commands_have_none() -> None:
-    assert [commands(DOCS / f"{name}.md") for name in sorted(PAGES_WITHOUT_COMMANDS)] == [[]]
+    assert not any(commands(DOCS / f"{name}.md") for name in sorted(PAGES_WITHOUT_COMMANDS))
 
 
 @pytest.mark.slow
