@@ -32,6 +32,25 @@ class _Shown(click.ClickException):
         click.echo(f"error: {self.format_message()}", err=True)
 
 
+class _Interrupted(click.ClickException):
+    """Ctrl-C, with what is left of the work; 130 is what shells call an end by it."""
+
+    exit_code = 130
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"\n{self.format_message()}", err=True)
+
+
+def _interrupted(command: click.Command | None) -> str:
+    """What a command that ctrl-C ended has left, by the options it has."""
+    options = {parameter.name for parameter in command.params} if command else set()
+    if "resume" in options:
+        return "Interrupted: what had been saved is kept, and the same command with --resume goes on from there."
+    if "overwrite" in options:
+        return "Interrupted: nothing was finished; the same command with --overwrite replaces what was begun."
+    return "Interrupted."
+
+
 class _Commands(click.Group):
     """A group that shows users' errors in words, and as a traceback only with --debug."""
 
@@ -40,10 +59,22 @@ class _Commands(click.Group):
 
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(_interrupted(ctx.meta.get("handloom.command"))) from error
         except HandloomError as error:
             if ctx.params.get("debug"):
                 raise
             raise _Shown(str(error), error.exit_code) from error
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note which command the arguments name: click forgets it once the command has raised."""
+        chosen: click.Command | None = self
+        for word in args:
+            if not isinstance(chosen, click.Group):
+                break
+            chosen = chosen if word.startswith("-") else chosen.get_command(ctx, word)
+        ctx.meta["handloom.command"] = chosen
+        return super().parse_args(ctx, args)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -197,6 +197,9 @@ def _settings(config_file: Path | None, overrides: tuple[str, ...], given: Mappi
     """The configuration of a file or a recording, the named options and the overrides."""
     from .synth.config import load_settings
 
+    for name in ("views", "cameras"):
+        if given.get("rig") is not None and given.get(name) is not None:
+            raise click.UsageError(f"give either --rig or --{name}: a rig.toml says which cameras there are")
     # A preset of the scene leaves room for `-o scene.sleeve=0.3` beside it.
     keys = {"scene": "scene.preset"}
     named = [f"{keys.get(name, name)}={value}" for name, value in given.items() if value is not None]

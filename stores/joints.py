@@ -31,14 +31,15 @@ from .errors import HandloomError
 
 FINGERS: Final = ("thumb", "index", "middle", "ring", "little")
 FINGER_COLORS: Final[Mapping[str, str]] = {
-    "thumb": "#e5484d",
-    "index": "#f5a524",
-    "middle": "#30a46c",
-    "ring": "#3b82f6",
-    "little": "#b565d8",
-    "": "#8b95a1",
+    "thumb": "#d55e00",
+    "index": "#e69f00",
+    "middle": "#009e73",
+    "ring": "#56b4e9",
+    "little": "#cc79a7",
+    "": "#b0b7bf",
 }
-"""One colour a finger wherever a skeleton is drawn; wrist and palm share the last."""
+"""One colour a finger wherever a skeleton is drawn, told apart by all eyes (Okabe and Ito, "Color Universal Design",
+2008); wrist and palm share the last."""
 
 
 def _openxr_names() -> tuple[str, ...]:

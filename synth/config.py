@@ -160,6 +160,10 @@ class SynthConfig(BaseModel):
             for name in names:
                 if source != used and getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} needs poses={source}, and poses is {self.poses}")
+        for sensor in SENSOR_NAMES:
+            section = section_of(sensor)
+            if sensor != self.sensor and getattr(self, section) != type(self).model_fields[section].default:
+                raise ValueError(f"{section} needs sensor={sensor}, and sensor is {self.sensor}")
         return self
 
     @property
@@ -232,4 +236,8 @@ def load_settings(source: Path | None, overrides: Sequence[str] = ()) -> SynthCo
     # What the preset filled in is left to the preset: another one may be put over it.
     own = {name: value for name, value in scene if value != getattr(preset, name)}
     values = {**values, "scene": {"preset": scene.preset, **own}}
+    sensors = [value for key, _, value in (override.partition("=") for override in overrides) if key == "sensor"]
+    if sensors and sensors[-1] != values.get("sensor"):
+        # Another sensor may be put over the recording's, whose own settings would then be idle.
+        values = {name: value for name, value in values.items() if name not in map(section_of, SENSOR_NAMES)}
     return checked(SynthConfig, with_overrides(values, overrides), where=str(source))

@@ -14,6 +14,7 @@ from handloom.cli import main
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.folder import write_folder
 from handloom.stores.recording import open_recording
+from handloom.synth.config import load_settings
 
 RIG = Rig((Camera("a", 32, 24, (30, 30, 16, 12)), Camera("b", 40, 30, (30, 30, 20, 15))))
 
@@ -83,6 +84,59 @@ def test_a_recording_s_own_configuration_makes_it_again(tmp_path: Path) -> None:
     refused = run("synth", "run", "--out", tmp_path / "d.zarr", "--config", tmp_path)
     assert refused.exit_code == 2
     assert refused.stderr.startswith("error: ")
+
+
+def test_a_rig_says_how_many_cameras_there_are(tmp_path: Path) -> None:
+    """--views was ignored beside --rig."""
+    for option in (("--views", 2), ("--cameras", "dome")):
+        done = run("synth", "run", "--out", tmp_path / "s.zarr", "--rig", tmp_path / "rig.toml", *option)
+        assert done.exit_code == 2
+        assert f"give either --rig or {option[0]}" in done.stderr
+
+
+def test_settings_of_a_sensor_that_is_not_used_are_refused(tmp_path: Path) -> None:
+    """They were accepted, and did nothing."""
+    out = tmp_path / "s.zarr"
+    done = run("synth", "run", "--out", out, "--sensor", "stereo", "-o", "tof.edge_hole=0.5")
+    assert done.exit_code == 2
+    assert "tof needs sensor=tof, and sensor is stereo" in done.stderr
+    assert not out.exists()
+    options = ("--frames", 1, "--jobs", 1, "-o", "crop_px=32", "--views", 1)
+    made = run("synth", "run", "--out", out, "--sensor", "tof", "-o", "tof.edge_hole=0.5", *options)
+    assert made.exit_code == 0, made.output
+    same, other = (load_settings(out, [f"sensor={sensor}"]) for sensor in ("tof", "stereo"))
+    assert (same.sensor, same.tof.edge_hole) == ("tof", 0.5)
+    assert other.sensor == "stereo"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            ("synth", "run", "--out", "s.zarr"),
+            "Interrupted: what had been saved is kept, and the same command with --resume goes on from there.",
+        ),
+        (
+            ("store", "repack", "r.zarr", "--out", "s.zarr"),
+            "Interrupted: nothing was finished; the same command with --overwrite replaces what was begun.",
+        ),
+        (("--debug", "store", "info", "r.zarr"), "Interrupted."),
+    ],
+    ids=str,
+)
+def test_ctrl_c_says_what_is_left(
+    command: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said 'Aborted!' and ended with 1, which stands for findings."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("synth.generate.synthesise", "stores.edit.repack", "stores.recording.open_recording"):
+        monkeypatch.setattr(f"handloom.{name}", interrupted)
+    done = run(*command)
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", f"\n{said}\n")
 
 
 @pytest.mark.parametrize("command", [("run",), ("plan",), ("twin", "--real", "r.zarr")])

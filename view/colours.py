@@ -7,20 +7,10 @@ bones are dashed on the page and all of one colour in Rerun.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
-from ..stores.joints import finger_of
+from ..stores.joints import FINGER_COLORS, finger_of
 
-FINGER_COLORS: Final[Mapping[str, str]] = {
-    "thumb": "#d55e00",
-    "index": "#e69f00",
-    "middle": "#009e73",
-    "ring": "#56b4e9",
-    "little": "#cc79a7",
-    "": "#b0b7bf",
-}
-"""One a finger; wrist and palm share the last."""
 CAMERA_COLORS: Final = ("#56b4e9", "#e69f00", "#cc79a7", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#b0b7bf")
 """In turns where a rig has more cameras."""
 PREDICTED: Final = "#ff40e0"

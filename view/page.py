@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
-from ..stores.joints import Layout
+from ..stores.joints import FINGER_COLORS, Layout
 from ..stores.page import page_environment, refuse_taken, write_page
-from .colours import FINGER_COLORS, camera_color, finger_color
+from .colours import camera_color, finger_color
 from .shown import Moment, Showing, View, all_errors_mm, moments, who
 
 BUDGET_BYTES: Final = 9_500_000
