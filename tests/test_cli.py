@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_help_lists_the_stages_and_fits_eighty_columns() -> None:
     text = CliRunner().invoke(main, ["--help"], terminal_width=80).output
-    for command in ("quickstart", "synth", "capture", "label", "store", "train", "eval", "export", "predict"):
+    for command in ("quickstart", "synth", "capture", "label", "store", "train", "eval", "export", "predict", "view"):
         assert f"\n  {command} " in text
     assert max(map(len, text.splitlines())) <= 80
 

@@ -18,13 +18,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
@@ -57,10 +58,15 @@ def display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def open_viewer(file: Path) -> int:
-    """Show the file in Rerun's window until it is closed; gives the viewer's exit code."""
-    with _rerun(str(file), "--port", "auto") as process:
-        return process.wait()
+def open_viewer(file: Path) -> None:
+    """Show the file in Rerun's window until it is closed.
+
+    Raises:
+        HandloomError: the viewer ended with an error, as it does without a graphics driver.
+    """
+    with _rerun(str(file), "--port", "auto") as (process, said):
+        if process.wait():
+            raise _failed(process, said, fix="--html F.html makes a page to look at, --serve shows it in a browser")
 
 
 def serve(file: Path, *, port: int = PORT, say: Callable[[str], None]) -> None:
@@ -94,8 +100,8 @@ def serving(file: Path, *, port: int) -> Iterator[str]:
             f"Port {port} cannot be served", why=error.strerror or str(error), fix=f"--port {port + 1}, say"
         ) from error
     try:
-        with _rerun(str(file), "--serve-web", "--web-viewer-port", str(page), "--port", str(data)) as process:
-            _wait_for(process, (page, data))
+        with _rerun(str(file), "--serve-web", "--web-viewer-port", str(page), "--port", str(data)) as (process, said):
+            _wait_for(process, said, (page, data))
             threading.Thread(target=server.serve_forever, daemon=True).start()
             # The real port: 0 asks for any.
             here = f"{LOOPBACK}:{server.server_address[1]}"
@@ -106,24 +112,32 @@ def serving(file: Path, *, port: int) -> Iterator[str]:
 
 
 @contextmanager
-def _rerun(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Rerun's own program, bound to the loopback and quiet; it ends with the block."""
-    process = subprocess.Popen(
-        [str(_program()), *arguments, "--bind", LOOPBACK],
-        env={**os.environ, **QUIET},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
+def _rerun(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Rerun's own program, bound to the loopback and quiet, and what it says; it ends with the block."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [str(_program()), *arguments, "--bind", LOOPBACK],
+            env={**os.environ, **QUIET},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield process, said
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _failed(process: subprocess.Popen[bytes], said: IO[bytes], *, fix: str = "") -> HandloomError:
+    said.seek(0)
+    lines = [line.strip() for line in said.read().decode("utf-8", "replace").splitlines()]
+    error = next((line for line in lines if line.lower().startswith("error")), f"exit code {process.poll()}")
+    return HandloomError("Rerun's viewer did not run", why=error[:300], fix=fix, exit_code=BAD_ENVIRONMENT)
 
 
 def _program() -> Path:
@@ -144,14 +158,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(process: subprocess.Popen[bytes], ports: tuple[int, ...]) -> None:
+def _wait_for(process: subprocess.Popen[bytes], said: IO[bytes], ports: tuple[int, ...]) -> None:
     deadline = time.monotonic() + STARTING_S
     for port in ports:
         while True:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise HandloomError(
-                    "Rerun's viewer did not start", why=f"exit code {process.poll()}", exit_code=BAD_ENVIRONMENT
-                )
+                raise _failed(process, said)
             try:
                 socket.create_connection((LOOPBACK, port), 0.2).close()
                 break

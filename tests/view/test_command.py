@@ -68,6 +68,43 @@ def test_without_a_display_it_says_what_to_do(scene: SimpleNamespace, tmp_path: 
         )
 
 
+PROGRAM = """#!/bin/sh
+env > "$(dirname "$0")/env.txt"
+for word in "$@"; do echo "$word"; done > "$(dirname "$0")/arguments.txt"
+test -s "$1" || exit 9
+if [ -f "$(dirname "$0")/fail" ]; then echo "Error: no graphics adapter" >&2; exit 1; fi
+"""
+
+
+def test_with_a_display_the_viewer_opens_quietly_on_the_loopback(
+    scene: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in the viewer's place: rerun alone listens on every interface and asks its makers' servers."""
+    pytest.importorskip("rerun", reason="the extra 'view' is not installed")
+    scene.write(tmp_path / "r.zarr")
+    program = tmp_path / "rerun"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    monkeypatch.setattr("handloom.view.serve._program", lambda: program)
+    monkeypatch.setenv("DISPLAY", ":99")
+    done = run(tmp_path / "r.zarr")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+    file, *arguments = (tmp_path / "arguments.txt").read_text().splitlines()
+    assert arguments == ["--port", "auto", "--bind", "127.0.0.1"]
+    assert Path(file).name == "r.rrd"
+    assert not Path(file).exists(), "it lay in a temporary folder"
+    told = dict(line.split("=", 1) for line in (tmp_path / "env.txt").read_text().splitlines() if "=" in line)
+    assert (told["CI"], told["HTTPS_PROXY"], told["NO_PROXY"]) == ("1", "http://127.0.0.1:9", "127.0.0.1,localhost")
+    (tmp_path / "fail").touch()
+    done = run(tmp_path / "r.zarr")
+    assert (done.exit_code, done.stderr) == (
+        3,
+        "error: Rerun's viewer did not run\n"
+        "  why:   Error: no graphics adapter\n"
+        "  fix:   --html F.html makes a page to look at, --serve shows it in a browser\n",
+    )
+
+
 def test_without_the_extra_it_names_the_pip_command(
     scene: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
