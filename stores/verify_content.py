@@ -25,6 +25,10 @@ BASELINE_MM: Final = (10.0, 30_000.0)
 """Largest distance between two cameras of a rig."""
 JUMP: Final = 0.3
 """Change of the share of pixels without return from one image to the next."""
+OFF_CENTER_PX: Final = 1.0
+"""Where a crop's centre may lie beside its middle."""
+CENTER_RATIO: Final = (0.2, 5.0)
+"""Median depth of a crop over the depth of its centre, median of all; metres for millimetres give 0.001."""
 FAR_MM: Final = 60.0
 """Median depth between the visible joints of a frame and the surface before or behind them; flesh takes 15."""
 FAR_SHARE: Final = 0.02
@@ -35,9 +39,10 @@ def check_content(recording: Recording, small: Small, real: Recording | None) ->
     frames = small["frames"]
     yield from _rows(frames)
     yield from _split(recording)
-    if recording.kind == "captured":
-        yield from _times(recording, frames)
+    yield from _times(recording, frames)
     yield from _cameras(recording)
+    if recording.crops is not None:
+        yield from _centers(recording, small["crops"])
     labels = small.get("labels")
     if labels is not None and len(labels["joints"]):
         yield from _joints(recording, labels, frames)
@@ -90,6 +95,20 @@ def _cameras(recording: Recording) -> Iterator[Finding]:
     if len(cameras) > 1 and not BASELINE_MM[0] <= baseline <= BASELINE_MM[1]:
         what = f"the cameras stand within {baseline:.3g} mm of each other: is t in millimetres?"
         yield Finding("warning", "unit", "zarr.json, rig", what, fix="calibrate again, or give t in mm")
+
+
+def _centers(recording: Recording, crops: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
+    """A crop's K puts its centre in its middle; what does not was cut elsewhere, or its K was lost on the way."""
+    assert recording.crops is not None
+    middle = (recording.crops.columns["crop"].shape[-1] - 1) / 2
+    for view, camera in enumerate(recording.rig.cameras):
+        found = crops["center_source"][:, view] > 0
+        with np.errstate(all="ignore"):
+            at = project(crops["center"][:, view], crops["k"][:, view])
+        off = found & ~(np.abs(at - middle).max(-1) < OFF_CENTER_PX)
+        if off.any():
+            what = "the centre does not lie in the middle of its crop: centre and K do not belong together"
+            yield Finding("error", "center", f"crops/k, {camera.name}", what, _tuple(np.flatnonzero(off)))
 
 
 def _joints(
@@ -147,8 +166,8 @@ def check_images(recording: Recording, rows: list[int], progress: Callable[..., 
         yield from _depth(recording, rows, progress)
     if recording.crops is not None and recording.labels is not None and len(rows):
         yield from _surface(recording, [row for row in rows if row < recording.crops.committed])
-    if recording.kind == "synthetic" and recording.crops is not None:
-        yield from _same_crops(recording, [row for row in rows if row < recording.crops.committed])
+    if recording.crops is not None:
+        yield from _crops(recording, [row for row in rows if row < recording.crops.committed])
 
 
 def _depth(recording: Recording, rows: list[int], progress: Callable[..., None] | None) -> Iterator[Finding]:
@@ -156,6 +175,7 @@ def _depth(recording: Recording, rows: list[int], progress: Callable[..., None] 
     assert frames is not None
     present, sequence = frames.read("present"), frames.read("sequence")
     count, views = len(rows), len(names)
+    ghosts: list[list[int]] = [[] for _ in names]
     crc, share, median = np.zeros((count, views), np.int64), np.ones((count, views)), np.full((count, views), np.nan)
     for i, row in enumerate(rows):
         for view, name in enumerate(names):
@@ -165,6 +185,8 @@ def _depth(recording: Recording, rows: list[int], progress: Callable[..., None] 
                 share[i, view] = np.mean(image == 0)
                 if share[i, view] < 1:
                     median[i, view] = np.median(image[image > 0]) * recording.depth_unit_mm[view]
+            elif frames.read_rows(f"depth/{name}", [row]).any():
+                ghosts[view].append(row)
         if progress is not None:
             progress(i + 1, count)
     at = np.array(rows, np.int64)
@@ -184,6 +206,10 @@ def _depth(recording: Recording, rows: list[int], progress: Callable[..., None] 
         if len(empty):
             what = "no pixel has a return though the image counts as present"
             yield Finding("error", "empty", where, what, _tuple(empty))
+        if ghosts[view]:
+            yield Finding(
+                "warning", "dropped", where, "an image that counts as dropped has pixels", tuple(ghosts[view])
+            )
         frozen = at[neighbours + 1][same[:, view] & ~whole]
         if len(frozen):
             what = "stands still while other cameras move"
@@ -198,19 +224,36 @@ def _depth(recording: Recording, rows: list[int], progress: Callable[..., None] 
                 yield Finding("error", "unit", where, what, fix="give depth_unit_mm in millimetres a step")
 
 
-def _same_crops(recording: Recording, rows: list[int]) -> Iterator[Finding]:
-    """Rendered rows that show the same picture of another pose."""
-    assert recording.crops is not None
+def _crops(recording: Recording, rows: list[int]) -> Iterator[Finding]:
+    """Crops without anything in them, of another unit than their centre, or of another pose shown again."""
+    crops = recording.crops
+    assert crops is not None
     joints = recording.labels.read("joints") if recording.labels is not None else None
     first: dict[int, int] = {}
-    bad = []
+    again: list[int] = []
+    empty: list[list[int]] = [[] for _ in recording.rig.names]
+    ratio: list[list[float]] = [[] for _ in recording.rig.names]
     for row in rows:
-        crop = recording.crops.read_rows("crop", [row])
+        crop, center, source = (crops.read_rows(name, [row])[0] for name in ("crop", "center", "center_source"))
+        for view in np.flatnonzero(source):
+            seen = crop[view][crop[view] > 0]
+            if len(seen):
+                ratio[view].append(float(np.median(seen)) * float(recording.depth_unit_mm[view]) / center[view, 2])
+            else:
+                empty[view].append(row)
         before = first.setdefault(zlib.crc32(crop.tobytes()), row)
-        if before != row and crop.any() and (joints is None or not np.array_equal(joints[before], joints[row])):
-            bad.append(row)
-    if bad:
-        yield Finding("error", "duplicate", "crops/crop", "shows the picture of another pose again", tuple(bad))
+        other = joints is None or max(before, row) >= len(joints) or not np.array_equal(joints[before], joints[row])
+        if before != row and crop.any() and other and recording.kind == "synthetic":
+            again.append(row)
+    if again:
+        yield Finding("error", "duplicate", "crops/crop", "shows the picture of another pose again", tuple(again))
+    for view, name in enumerate(recording.rig.names):
+        if empty[view]:
+            what = "no pixel has a return though the hand was found there"
+            yield Finding("warning", "empty", f"crops/crop, {name}", what, tuple(empty[view]))
+        if ratio[view] and not CENTER_RATIO[0] <= float(np.median(ratio[view])) <= CENTER_RATIO[1]:
+            what = f"the depth is {np.median(ratio[view]):.3g} times that of the centre: is depth_unit_mm right?"
+            yield Finding("error", "unit", f"crops/crop, {name}", what, fix="give depth_unit_mm in millimetres a step")
 
 
 def _surface(recording: Recording, rows: list[int]) -> Iterator[Finding]:
