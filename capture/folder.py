@@ -8,9 +8,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..stores.camera import Rig
 from ..stores.folder import PlainFolder, read_folder
+from ..stores.folder_meta import noted, read_facts
+from ..stores.joints import OPENXR26
 from .source import Image, Moment
 
 FRAME_SPACING_NS: Final = 33_333_333
@@ -34,7 +37,10 @@ class FolderSource:
         self._folder: PlainFolder = read_folder(path)
         images = self._folder.images
         stamps = {image.t_device_ns for image in images}
-        self._timeless = len(stamps) == 1 and len(self._folder.frames) > 1
+        frames = self._folder.frames
+        self._timeless = len(stamps) == 1 and len(frames) > 1
+        self._facts = read_facts(self._folder.meta, frames, where=str(path / "meta.toml"))
+        self._row = {frame: row for row, frame in enumerate(frames)}
 
     @property
     def folder(self) -> PlainFolder:
@@ -49,7 +55,7 @@ class FolderSource:
     @property
     def provenance(self) -> dict[str, Any]:
         """The folder's name and its meta.toml; a folder exported from a virtual recording says so there."""
-        meta = {k: v if isinstance(v, str | int | float | bool) else str(v) for k, v in self._folder.meta.items()}
+        meta = noted(self._folder.meta)
         return {
             "source": "folder",
             "virtual": bool(meta.get("virtual", False)),
@@ -82,9 +88,23 @@ class FolderSource:
             )
 
     def moment(self, camera: int, frame_number: int) -> Moment:
-        """The labels of a frame, where joints.csv has them."""
-        joints = self._folder.joints.get(frame_number)
-        return Moment() if joints is None else Moment(labels={"joints": joints})
+        """Who and which sequence, and the labels of a frame where joints.csv has them, of the layout openxr26."""
+        row, facts = self._row.get(frame_number), self._facts
+        if row is None:
+            return Moment()
+        return Moment(
+            subject=int(facts.subject[row]),
+            sequence=int(facts.sequence[row]),
+            split=int(facts.split[row]),
+            labels=self._labels(frame_number),
+        )
+
+    def _labels(self, frame: int) -> dict[str, NDArray[np.float32]]:
+        """NaN for frames without labels, where others have some."""
+        joints = self._folder.joints
+        if not joints or self._folder.layout.name != "openxr26":
+            return {}
+        return {"joints": joints.get(frame, np.full((len(OPENXR26), 3), np.nan, np.float32))}
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.folder import PlainFolder, read_folder
-from ..stores.joints import OPENXR26
+from ..stores.folder_meta import origin_of, read_facts
 from ..stores.recording import Recording, create_recording, open_recording, prepare_output
 from ..stores.table import Appender
 from .folder import FolderSource
@@ -24,9 +24,10 @@ BATCH_FRAMES: Final = 32
 
 
 def import_folder(folder: Path, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Recording:
-    """Read a plain folder into a recording of kind `captured`; labels of the layout openxr26 where it has any.
+    """Read a plain folder into a recording of kind `captured`, with labels where it has any.
 
-    `meta.toml` may say `hand = "left"`. Frames without labels have NaN joints.
+    Its meta.toml may say which hand, the labels' layout, subjects, sequences and splits (`stores/folder_meta.py`).
+    Frames without labels have NaN joints.
 
     Raises:
         HandloomError: `out` exists; something of the folder is not as `stores.folder` describes it. Nothing is left
@@ -54,8 +55,13 @@ def _import(plain: PlainFolder, folder: Path, out: Path, progress: Progress | No
         kind="captured",
         rig=plain.rig,
         hand="left" if str(plain.meta.get("hand", "right")) == "left" else "right",
-        provenance={**FolderSource(folder).provenance, "written_by": software()},
+        provenance={
+            **FolderSource(folder).provenance,
+            "written_by": software(),
+            **({"parents": parents} if (parents := origin_of(plain.meta, folder, frames)) else {}),
+        },
     )
+    facts = read_facts(plain.meta, frames, where=str(folder / "meta.toml"))
     table = recording.create_frames(depth=True)
     by_frame: dict[int, list[Any]] = {}
     for image in plain.images:
@@ -63,7 +69,13 @@ def _import(plain: PlainFolder, folder: Path, out: Path, progress: Progress | No
     with Appender(table) as appender:
         for start in range(0, len(frames), BATCH_FRAMES):
             batch = frames[start : start + BATCH_FRAMES]
-            appender.append(_rows(plain, batch, by_frame))
+            of = slice(start, start + len(batch))
+            said: dict[str, NDArray[Any]] = {
+                "subject": facts.subject[of],
+                "sequence": facts.sequence[of],
+                "split": facts.split[of],
+            }
+            appender.append({**_rows(plain, batch, by_frame), **said})
             if progress is not None:
                 progress(min(start + BATCH_FRAMES, len(frames)), len(frames))
     if plain.joints:
@@ -88,17 +100,14 @@ def _rows(plain: PlainFolder, frames: list[int], by_frame: dict[int, list[Any]])
             out["t_host_ns"][row, view] = image.t_host_ns
             out["frame_number"][row, view] = frame
     out["frame_id"] = np.array(frames, np.uint64)
-    out["subject"] = np.zeros(count, np.int32)
-    out["sequence"] = np.zeros(count, np.int32)
-    out["split"] = np.zeros(count, np.uint8)
     return out
 
 
 def _write_labels(recording: Recording, plain: PlainFolder, frames: list[int]) -> None:
-    unknown = np.full((len(OPENXR26), 3), np.nan, np.float32)
+    unknown = np.full((len(plain.layout), 3), np.nan, np.float32)
     joints = np.stack([plain.joints.get(frame, unknown) for frame in frames])
     known = np.asarray(np.isfinite(joints).all(axis=2))
     visible = np.repeat(known[:, None], len(plain.rig), axis=1).astype(np.uint8)
-    table = recording.create_labels(layout="openxr26", attributes={"source": "joints.csv"})
+    table = recording.create_labels(layout=plain.layout.name, attributes={"source": "joints.csv"})
     with Appender(table) as appender:
         appender.append({"joints": joints, "visible": visible.astype(np.uint8)})

@@ -1,13 +1,13 @@
 """A recording as a plain folder (see `folder.py`), which everyone can read and `capture import` takes back.
 
-Kept: the rig, the full frames of images that are there, their times, frame_ids as frame numbers, joints of the
-layout openxr26 to the last bit, the hand. Not kept, for the form has no room for it: subject, sequence, split,
-crops, other layouts, synthesis parameters.
+Kept: the rig, the full frames of images that are there, their times, frame_ids as frame numbers, joints in their
+layout to the last bit, the hand, subject, sequence and split (meta.toml), and whose twins go with it. Not kept, for
+the form has no room for it: frames without any image, visibility, crops and centres (`capture locate` finds them
+again), synthesis parameters.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import HandloomError
-from .folder import write_folder
+from .folder import write_folder, write_joints
+from .folder_meta import FrameFacts, write_meta
 from .recording import Recording, open_recording
 
 
@@ -56,20 +57,25 @@ def export(path: Path, out: Path, *, overwrite: bool = False, progress: Callable
     kept: NDArray[np.bool_] = np.asarray((present > 0).any(axis=1))
     joints: dict[int, NDArray[Any]] | None = None
     left_out = [f"{(~kept).sum()} frames without any image"] if not kept.all() else []
-    if recording.labels is not None and recording.layout is not None:
-        if recording.layout.name == "openxr26":
-            points = recording.labels.read("joints")
-            whole: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2))
-            known = whole.any(axis=1)
-            joints = {int(ids[row]): points[row] for row in np.flatnonzero(known & kept[: len(points)])}
-        else:
-            left_out.append(f"the labels, of layout {recording.layout.name} (the folder takes openxr26)")
+    layout = recording.layout
+    if recording.labels is not None:
+        points = recording.labels.read("joints")
+        known: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2).any(axis=1))
+        joints = {int(ids[row]): points[row] for row in np.flatnonzero(known & kept[: len(points)])}
     partial = out.with_name(f".{out.name}.exporting")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        write_folder(partial, recording.rig, _images(recording, present, ids, progress), joints=joints)
-        meta = {"hand": recording.hand, "uuid": recording.uuid}
-        (partial / "meta.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in meta.items()))
+        write_folder(partial, recording.rig, _images(recording, present, ids, progress))
+        if joints is not None and layout is not None:
+            write_joints(partial / "joints.csv", joints, points=layout.points)
+        rows = np.flatnonzero(kept)
+        facts = FrameFacts(*(frames.read(name)[rows] for name in ("subject", "sequence", "split")))
+        # A rendered recording stays known as virtual when it comes back as a capture.
+        virtual = recording.kind == "synthetic" or bool(recording.provenance.get("virtual"))
+        said: dict[str, str | bool] = {"hand": recording.hand, **({"virtual": True} if virtual else {})}
+        if layout is not None and layout.name != "openxr26":
+            said["layout"] = layout.name
+        write_meta(partial / "meta.toml", said, ids[rows].tolist(), facts, origin=recording.uuid)
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)

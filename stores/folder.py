@@ -4,7 +4,7 @@ rig.toml                 the cameras, see `camera.read_rig`
 frames.csv               frame,camera,file,t_device_ns,t_host_ns; a missing row is a dropped image
 <camera>/NNNNNN.png      16-bit depth
 joints.csv               optional: frame,joint,x_mm,y_mm,z_mm in the rig's frame, OpenXR names, any frames
-meta.toml                optional: whatever was noted
+meta.toml                optional: hand, layout, subjects, sequences and splits (`folder_meta.py`), whatever was noted
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from .camera import Rig, read_rig, write_rig
 from .errors import HandloomError
-from .joints import OPENXR26
+from .folder_meta import read_layout
+from .joints import OPENXR26, Layout
 from .png import read_depth_png, write_depth_png
 
 FRAME_COLUMNS: Final = ("frame", "camera", "file", "t_device_ns", "t_host_ns")
@@ -49,7 +50,9 @@ class PlainFolder:
     images: tuple[FolderImage, ...]
     """In the order of frame, then camera."""
     joints: Mapping[int, NDArray[np.float32]]
-    """Labelled frames: (26, 3) mm in the rig, NaN where a joint was not given."""
+    """Labelled frames: (J, 3) mm in the rig, NaN where a joint was not given."""
+    layout: Layout
+    """Of the joints; openxr26 where meta.toml names no other."""
     meta: Mapping[str, Any]
 
     @property
@@ -80,7 +83,9 @@ def read_folder(path: Path) -> PlainFolder:
     if not images:
         raise HandloomError("The folder lists no image", where=str(path / "frames.csv"))
     frames = {image.frame for image in images}
-    return PlainFolder(path, rig, images, _labels(path / "joints.csv", frames), _read_meta(path / "meta.toml"))
+    meta = _read_meta(path / "meta.toml")
+    layout = read_layout(meta, where=str(path / "meta.toml"))
+    return PlainFolder(path, rig, images, _labels(path / "joints.csv", frames, layout), layout, meta)
 
 
 def write_folder(
@@ -117,13 +122,13 @@ def write_folder(
         write_joints(path / "joints.csv", joints)
 
 
-def write_joints(path: Path, joints: Mapping[int, NDArray[Any]]) -> None:
-    """Write joints.csv: (26, 3) mm a frame, joints with NaN left out, float32 to the last bit."""
+def write_joints(path: Path, joints: Mapping[int, NDArray[Any]], *, points: Sequence[str] = OPENXR26) -> None:
+    """Write joints.csv: (J, 3) mm a frame of these points, joints with NaN left out, float32 to the last bit."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(JOINT_COLUMNS)
         for frame in sorted(joints):
-            for name, point in zip(OPENXR26, joints[frame], strict=True):
+            for name, point in zip(points, joints[frame], strict=True):
                 if np.isfinite(point).all():
                     writer.writerow((frame, name, *(str(np.float32(x)) for x in point)))
 
@@ -157,9 +162,9 @@ def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
     return [images[key] for key in sorted(images)]
 
 
-def _labels(path: Path, frames: set[int]) -> dict[int, NDArray[np.float32]]:
+def _labels(path: Path, frames: set[int], layout: Layout) -> dict[int, NDArray[np.float32]]:
     """The folder's labels, if it has any, all of frames that have an image."""
-    joints = read_joints(path) if path.exists() else {}
+    joints = read_joints(path, points=layout.points) if path.exists() else {}
     for frame in joints:
         if frame not in frames:
             raise HandloomError(f"Frame {frame} is labelled but has no image", where=str(path))

@@ -235,7 +235,7 @@ def _crops(recording: Recording, rows: list[int]) -> Iterator[Finding]:
     ratio: list[list[float]] = [[] for _ in recording.rig.names]
     for row in rows:
         crop, center, source = (crops.read_rows(name, [row])[0] for name in ("crop", "center", "center_source"))
-        for view in np.flatnonzero(source):
+        for view in np.flatnonzero(source).tolist():
             seen = crop[view][crop[view] > 0]
             if len(seen):
                 ratio[view].append(float(np.median(seen)) * float(recording.depth_unit_mm[view]) / center[view, 2])
