@@ -20,9 +20,16 @@ def store() -> None:
 @json_option
 def store_info(recording: Path, as_json: bool) -> None:
     """Say what a recording holds."""
+    from .stores.errors import HandloomError
     from .stores.recording import describe, open_recording
 
-    facts = describe(open_recording(recording))
+    try:
+        facts = describe(open_recording(recording))
+    except HandloomError as error:
+        if (recording / "zarr.json").is_file():
+            also = f"handloom store verify {recording} --deep   lists all that is wrong"
+            error.fix = f"{error.fix}\n         {also}" if error.fix else also
+        raise
     if as_json:
         print_json(facts)
         return

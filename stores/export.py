@@ -12,15 +12,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .camera import read_rig
 from .errors import HandloomError
 from .folder import write_folder, write_joints
 from .folder_meta import FrameFacts, write_meta
 from .recording import Recording, open_recording
+
+FILES: Final = ("rig.toml", "frames.csv", "joints.csv", "meta.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,13 @@ def export(path: Path, out: Path, *, overwrite: bool = False, progress: Callable
             raise HandloomError("The output exists already", where=str(out), fix="add --overwrite")
         if not ours or path.resolve().is_relative_to(out.resolve()):
             raise HandloomError("Refusing to overwrite what is not a plain folder", where=str(out))
+        strange = sorted({entry.name for entry in out.iterdir()} - {*FILES, *read_rig(out / "rig.toml").names})
+        if strange:
+            raise HandloomError(
+                f"Refusing to remove what is not the folder's: '{strange[0]}'",
+                where=str(out),
+                fix="move it elsewhere, or choose another --out",
+            )
     present, ids = frames.read("present"), frames.read("frame_id")
     kept: NDArray[np.bool_] = np.asarray((present > 0).any(axis=1))
     joints: dict[int, NDArray[Any]] | None = None

@@ -42,6 +42,8 @@ Kind = Literal["synthetic", "captured"]
 Hand = Literal["right", "left"]
 SPLITS: Final = ("train", "val", "test")
 CENTER_SOURCES: Final = ("none", "truth", "located", "given")
+ENTRIES: Final = ("zarr.json", "frames", "crops", "labels", "labels.new", "labels.old", "twin-fits")
+"""What writers make in a recording's folder; the last while twins are being fitted."""
 NO_PART: Final = 255
 """Value of a pixel in `parts` that shows no bone."""
 
@@ -284,6 +286,14 @@ def prepare_output(path: Path, *, overwrite: bool) -> None:
         raise HandloomError(
             "Refusing to overwrite what is not a recording", where=str(path), fix="choose another --out"
         )
+    strange = [entry.name for entry in sorted(path.iterdir()) if not _is_ours(entry.name)]
+    if strange:
+        raise HandloomError(
+            f"Refusing to remove what is not the recording's: '{strange[0]}'",
+            where=str(path),
+            why=f"{len(strange)} file{'s' * (len(strange) != 1)} or folders of others lie in its folder",
+            fix="move them elsewhere, or choose another --out",
+        )
     for name in ("frames", "crops", "labels"):
         refuse_if_written(path / name)
     shutil.rmtree(path)
@@ -388,6 +398,11 @@ def _read_attributes(path: Path) -> dict[str, Any]:
             "This is not a recording", where=str(path), why=f"the Zarr group is not of format '{FORMAT}'"
         )
     return values
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a writer makes such an entry in a recording's folder, whole or cut off."""
+    return name in ENTRIES or name.endswith(".partial") or name.startswith(".zarr.json.")
 
 
 def _is_empty(path: Path) -> bool:

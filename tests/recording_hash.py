@@ -16,6 +16,8 @@ def array_hash(recording: Recording, rows: int | None = None) -> str:
     digest = hashlib.sha256()
     for name in TABLES:
         table = getattr(recording, name)
+        if table is None:
+            continue
         for column in sorted(table.columns):
             values = np.ascontiguousarray(table.read(column, 0, rows))
             digest.update(f"{name}/{column} {values.dtype} {values.shape}".encode())

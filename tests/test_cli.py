@@ -192,6 +192,21 @@ def test_info_of_a_recording(folder: Path, tmp_path: Path) -> None:
     assert (facts["frames"], facts["dropped_images"], facts["labelled"]) == (3, 1, 1)
 
 
+def test_info_of_a_broken_recording_says_what_is_wrong_and_how_to_see_all(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+    run("capture", "import", folder, "--out", out)
+    (out / "frames/split/c.0").unlink()
+    done = run("store", "info", out)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: The recording is truncated: 'split' has lost rows 0 to 2\n"
+        f"  where: {out}/frames/split/c.0\n"
+        "  why:   the file of these rows is gone though they were committed\n"
+        "  fix:   copy the recording again, whole, or record or synthesise it again\n"
+        f"         handloom store verify {out} --deep   lists all that is wrong\n"
+    )
+
+
 def test_an_output_that_exists_is_not_touched(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     run("capture", "import", folder, "--out", out)

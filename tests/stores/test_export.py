@@ -71,6 +71,15 @@ def test_what_lies_there_is_spared(made: Recording, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_users_own_file_in_an_exported_folder_is_spared(made: Recording, tmp_path: Path) -> None:
+    export(made.path, tmp_path / "g")
+    (tmp_path / "g/plots").mkdir()
+    with pytest.raises(HandloomError, match=r"not the folder's: 'plots'"):
+        export(made.path, tmp_path / "g", overwrite=True)
+    assert (tmp_path / "g/plots").exists()
+    assert (tmp_path / "g/rig.toml").exists()
+
+
 def test_labels_of_another_layout_come_back_in_it(made: Recording, tmp_path: Path) -> None:
     points = np.random.default_rng(1).normal(0, 90, (5, 14, 3)).astype(np.float32)
     made.replace_labels(points, layout="nyu14")

@@ -45,6 +45,21 @@ def test_overwriting_spares_what_is_no_recording(rig: Rig, tmp_path: Path) -> No
     assert (tmp_path / "thesis/chapter.tex").exists()
 
 
+def test_overwriting_spares_a_users_own_file_in_a_recording(rig: Rig, tmp_path: Path) -> None:
+    """It was deleted with the recording that it lay in."""
+    path = tmp_path / "r.zarr"
+    fill(path, rig)
+    (path / "notes.txt").write_text("who sat there")
+    with pytest.raises(HandloomError, match=r"not the recording's: 'notes.txt'"):
+        create_recording(path, kind="captured", rig=rig, hand="right", provenance={}, overwrite=True)
+    assert (path / "notes.txt").exists()
+    assert open_recording(path).n_frames == 5
+    (path / "notes.txt").unlink()
+    (path / "zarr.json.0123.partial").write_text("")
+    (path / "labels.new").mkdir()
+    create_recording(path, kind="captured", rig=rig, hand="right", provenance={}, overwrite=True)
+
+
 def test_everything_said_comes_back(rig: Rig, tmp_path: Path) -> None:
     made = fill(tmp_path / "r.zarr", rig)
     made.annotate(sequences=["a", "b"])
