@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from handloom.stores.codec import codec_named
 from handloom.stores.columns import BLOCK_BYTES, Column
 from handloom.stores.durable import sealed
 from handloom.stores.recording import manifest, open_recording
@@ -39,8 +40,8 @@ def rewrite(path: Path, array: str, change: Callable[[np.ndarray], Any]) -> None
     for start in range(0, len(values), table.unit_frames):
         part = values[start : start + table.unit_frames]
         if column.sharded:
-            cname, level = column.compression
-            shard = encode_shard(part, table.unit_frames, cname=cname, level=level, block_bytes=BLOCK_BYTES)
+            codec = codec_named(column.codec)
+            shard = encode_shard(part, table.unit_frames, codec=codec, block_bytes=BLOCK_BYTES)
             (table.path / column.unit_key(start // table.unit_frames)).write_bytes(shard)
         else:
             table._array(column_name)[start : start + len(part)] = part

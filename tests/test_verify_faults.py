@@ -299,9 +299,10 @@ def test_columns_and_folders_that_nobody_knows(path: Path) -> None:
 def test_twins_that_point_nowhere(made: dict[str, Path], tmp_path: Path) -> None:
     real, path = made["captured"], copy(made["twins"], tmp_path / "t.zarr")
     assert verify(path, deep=True, real=repack(real, tmp_path / "again.zarr").path).findings == ()
+    assert verify(path, deep=True, real=made["imported"]).findings == (), "the same frames, by way of a plain folder"
     rewrite(path, "labels/twin", lambda twin: twin.__setitem__(3, 999))
     assert found(path, "twin", "labels/twin", real=real) == (3,)
-    assert found(path, "twin", "zarr.json", real=made["imported"]) == ()
+    assert found(path, "twin", "zarr.json", real=made["synthetic"]) == ()
     redescribe(path, lambda said: said["attributes"].update(twins_of=said["uuid"]))
     assert found(path, "twin", "zarr.json") == ()
 
