@@ -123,17 +123,17 @@ def load_training_data(
         unlabelled = np.union1d(subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen)
     twin_bank, twin_of = None, np.full(len(chosen), -1, np.int64)
     if twins and real_bank is not None and len(chosen):
-        data = [load_resident(recording) for recording in twins]
-        twin_bank = bank(data, real=False)
-        shown = [_frames_shown(recording, d, captured) for recording, d in zip(twins, data, strict=True)]
-        place = {frame: i for i, frame in enumerate(chain.from_iterable(shown)) if frame >= 0}
-        twin_of = np.array([place.get(int(f), -1) for f in real_bank.frame_id[chosen]], np.int64)
-        if (twin_of < 0).all():
+        wanted = real_bank.frame_id[chosen]
+        data = [made for twin in twins if (made := _load_twins(twin, captured, wanted)) is not None]
+        if not data:
             raise HandloomError(
                 "None of the labelled frames in use has a twin in the recordings given",
                 where=", ".join(str(t.path) for t in twins),
                 fix=f"handloom synth twin {real} --out TWINS.zarr",
             )
+        twin_bank = bank([rows for rows, _ in data], real=False)
+        place = {frame: i for i, frame in enumerate(chain.from_iterable(shown for _, shown in data))}
+        twin_of = np.array([place.get(int(f), -1) for f in wanted], np.int64)
     sources: dict[str, Any] = {
         "synth": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in plain],
         "twins": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in twins],
@@ -158,10 +158,9 @@ def load_training_data(
 
 
 def _pooling(config: TrainConfig, plain: Sequence[Recording]) -> Pooling | None:
-    """Through a pool, if the training frames' images take more than `memory_mb`."""
-    if config.memory_mb is None or not plain:
+    """Through a pool, if the training frames' images take more than `memory_mb`; 'auto' is decided before a run."""
+    if config.memory_mb is None or config.memory_mb == "auto" or not plain:
         return None
-    assert config.memory_mb != "auto", "decided by `pooled.with_memory`"
     sources = tuple(Source(recording, _training_rows(recording)) for recording in plain)
     size = row_bytes(shared_columns(sources, ("crop",))) * sum(len(source.chosen) for source in sources)
     return Pooling(sources, config.memory_mb, config.seed) if size > config.memory_mb * 1e6 else None
@@ -181,12 +180,19 @@ def _twins_for(real: Recording | None, twins: Sequence[Recording]) -> list[Recor
     return list(twins)
 
 
-def _frames_shown(recording: Recording, twins: Resident, real: Recording | None) -> list[int]:
-    """The frame_id in `real` of each twin, -1 where that frame did not come along into it."""
-    assert twins.twin is not None
+def _load_twins(
+    recording: Recording, real: Recording | None, wanted: NDArray[np.uint64]
+) -> tuple[Resident, list[int]] | None:
+    """The twins of the `wanted` frames of `real`, and which frame each shows; None where it has none of them.
+
+    Others are not read: a labelled frame without a twin takes another's, and that must not be the pose of a frame
+    whose label is not to be seen.
+    """
     assert real is not None
-    ids, here = usable_twins(recording, real).translated(twins.twin)
-    return [frame if there else -1 for frame, there in zip(ids.tolist(), here.tolist(), strict=True)]
+    assert recording.labels is not None
+    ids, here = usable_twins(recording, real).translated(recording.labels.read("twin"))
+    rows = np.flatnonzero(here & np.isin(ids, wanted))
+    return (load_resident(recording, rows=rows), ids[rows].tolist()) if len(rows) else None
 
 
 def _check_presence(config: TrainConfig, needs: Needs, plain: Sequence[Recording], real: Recording | None) -> None:

@@ -191,6 +191,17 @@ def test_twins_are_found_and_may_be_incomplete(recordings: SimpleNamespace) -> N
     assert data.sources["centers"] == "located"
 
 
+def test_twins_of_frames_whose_labels_are_hidden_are_not_read(recordings: SimpleNamespace) -> None:
+    """A labelled frame without a twin takes another's, which was any frame's: the pose of a hidden label."""
+    synth = [recordings.synth, recordings.twins]
+    for n in (4, 9):
+        data = load_training_data(tiny(labels=n), synth=synth, real=recordings.real, device=CPU)
+        assert data.twins is not None
+        twinned = sum(frame < 12 for frame in data.labelled.tolist())
+        assert data.twins.frames == twinned
+        assert sorted(place for place in data.twin_of.tolist() if place >= 0) == list(range(twinned))
+
+
 def test_twins_stay_those_of_an_edited_recording(tmp_path: Path, recordings: SimpleNamespace) -> None:
     """An edit gives a new uuid: its twins were taken for another recording's."""
     synth = [recordings.synth, recordings.twins]
@@ -199,7 +210,7 @@ def test_twins_stay_those_of_an_edited_recording(tmp_path: Path, recordings: Sim
     data = load_training_data(tiny(labels=None), synth=synth, real=again, device=CPU)
     assert data.twin_of.tolist() == [*range(12), *[-1] * 12]
     data = load_training_data(tiny(labels=None), synth=synth, real=some, device=CPU)
-    assert data.twin_of.tolist() == [*range(3, 12), *[-1] * 12]
+    assert data.twin_of.tolist() == [*range(9), *[-1] * 12], "three twins show frames that were left out"
 
 
 def test_twins_of_renumbered_frames_are_refused(
