@@ -54,7 +54,7 @@ class Check:
 
     def lines(self) -> list[str]:
         """Within 80 columns; a remedy's words stay whole, for it is to be copied."""
-        head, indent = f"{self.state:<8} {self.name:<{NAME_WIDTH}}", " " * (NAME_WIDTH + 9)
+        head, indent = f"{self.state:<8} {self.name:<{NAME_WIDTH - 1}} ", " " * (NAME_WIDTH + 9)
         out = textwrap.wrap(self.said, WIDTH, initial_indent=head, subsequent_indent=indent)
         fix = textwrap.wrap(
             f"fix: {self.fix}", WIDTH - len(indent), subsequent_indent="     ", break_long_words=False,
