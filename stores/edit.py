@@ -53,6 +53,8 @@ class Part:
     def attributes(self) -> dict[str, Any]:
         """Of the recording, people under their new numbers."""
         said = dict(self.source.attributes)
+        if len(self.rows) < self.source.n_frames:
+            said.pop("segments", None)  # they say at which row each go of the recorder began
         if "people" in said:
             said["people"] = {str(int(who) + self.added.subject): hand for who, hand in said["people"].items()}
         return said

@@ -89,6 +89,12 @@ def test_what_was_split_merges_to_the_same(made: Recording, tmp_path: Path, by: 
     assert out.attributes == made.attributes
 
 
+def test_what_is_said_of_rows_does_not_outlive_them(made: Recording, tmp_path: Path) -> None:
+    made.annotate(segments=[{"first_row": 0}, {"first_row": 6}])
+    assert "segments" in repack(made.path, tmp_path / "all.zarr").attributes
+    assert "segments" not in subset(made.path, tmp_path / "some.zarr", rows=np.array([7, 8])).attributes
+
+
 def test_some_frames(made: Recording, tmp_path: Path) -> None:
     rows = frame_rows(made, [70, 7, 14])
     assert rows.tolist() == [1, 2, 10]
