@@ -61,10 +61,10 @@ class Part:
 
     @property
     def frame_ids(self) -> list[int]:
-        """The first and the last, as they will be."""
+        """The first and the last, as they will be; of no frames the last comes before the first."""
         assert self.source.frames is not None
         ids = self.added.to("frame_id", self.source.frames.read("frame_id")[self.rows])
-        return [int(ids.min()), int(ids.max())] if len(ids) else [0, 0]
+        return [int(ids.min()), int(ids.max())] if len(ids) else [1, 0]
 
 
 def repack(

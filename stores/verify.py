@@ -67,7 +67,9 @@ class Verification:
         """For people, within 80 columns."""
         said = said_once(self.findings)
         how = "every byte" if self.deep else "descriptions, small arrays"
-        last = f"{self.frames} frames, {how} and {self.images} image rows read: {counted(said)}"
+        last = (
+            f"{self.frames} frame{'s' * (self.frames != 1)}, {how} and {self.images} image rows read: {counted(said)}"
+        )
         return [*(line for finding in said for line in finding.lines()), last]
 
 
@@ -135,7 +137,7 @@ def verify(
             found.append(Finding("error", "damaged", f"{table.name}/{name}", what, tuple(sorted(rows)), COPY_AGAIN))
     lengths = {name: table.committed for name, table in tables.items()}
     if "frames" in lengths:
-        found += _counts(lengths)
+        found += _counts(path, lengths)
     found += _content(path, tables, small, found, deep=deep, real=real_recording, progress=progress)
     return Verification(str(path), deep, lengths.get("frames", 0), images, tuple(found))
 
@@ -301,12 +303,12 @@ def _unit(table: _Table, unit: int, *, deep: bool, small: dict[str, NDArray[Any]
     return images
 
 
-def _counts(rows: dict[str, int]) -> Iterator[Finding]:
+def _counts(path: Path, rows: dict[str, int]) -> Iterator[Finding]:
     frames = rows["frames"]
     if not frames:
         yield Finding("warning", "empty", "frames", "the recording holds no frame")
     for name in ("crops", "labels"):
         if name in rows and rows[name] != frames:
             what = f"{rows[name]} rows for {frames} frames"
-            fix = "handloom capture locate R.zarr --overwrite" if name == "crops" else "label it again"
+            fix = f"handloom capture locate {path} --overwrite" if name == "crops" else "label it again"
             yield Finding("warning" if rows[name] < frames else "note", "count", name, what, fix=fix)

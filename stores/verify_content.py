@@ -37,6 +37,8 @@ FAR_SHARE: Final = 0.02
 def check_content(recording: Recording, small: Small, real: Recording | None) -> Iterator[Finding]:
     """Findings of everything but the images: small arrays and the rig."""
     frames = small["frames"]
+    if not len(frames["frame_id"]):
+        return
     yield from _rows(frames)
     yield from _split(recording)
     yield from _times(recording, frames)
@@ -162,6 +164,8 @@ def check_images(recording: Recording, rows: list[int], progress: Callable[..., 
 
     Full frames: empty, equal to the one before, sudden loss of returns, implausible depth. Crops: far joints.
     """
+    if not rows:
+        return
     if recording.has_depth:
         yield from _depth(recording, rows, progress)
     if recording.crops is not None and recording.labels is not None and len(rows):

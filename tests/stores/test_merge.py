@@ -204,3 +204,18 @@ def test_another_s_frame_is_never_taken_for_a_twin_s(rig: Rig, a: Recording, tmp
         twin_descent(twins, strangers)
     with pytest.raises(HandloomError, match="belong to another recording"):
         merge([twins.path], tmp_path / "y.zarr", real=strangers.path)
+
+
+def test_a_recording_of_no_frames_changes_nothing(rig: Rig, a: Recording, tmp_path: Path) -> None:
+    """A recorder that was stopped before its first set: checking it ended in a traceback."""
+    none = create_recording(
+        tmp_path / "none.zarr", kind="captured", rig=rig, hand="right", provenance={"source": "test"}
+    )
+    none.create_frames(depth=True, unit_frames=4)
+    none.create_labels(layout="openxr26")
+    assert [finding.code for finding in verify(none.path, deep=True).findings] == ["empty"]
+    both = merge([none.path, a.path], tmp_path / "o.zarr", renumber=True)
+    assert column(both, "frame_id") == column(a, "frame_id")
+    found = descent(both, a.uuid)
+    assert found is not None
+    assert (found.frame_id, found.spans) == (0, ((0, COUNT - 1),))
