@@ -7,6 +7,7 @@ all arrays of a unit overlap, which the file system merges into a few.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from .errors import HandloomError
+from .errors import BAD_ENVIRONMENT, HandloomError
 
 COPY_AGAIN: Final = "copy the recording again, whole, or record or synthesise it again"
 T = TypeVar("T")
@@ -107,6 +108,18 @@ def refuse_changed(path: Path, document: Mapping[str, Any]) -> None:
 
 def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def disk_error(error: OSError, where: Path, *, fix: str = "") -> HandloomError:
+    """What the disk said, in the user's words."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return HandloomError(
+        "The disk is full" if full else "The output cannot be written",
+        where=str(where),
+        why=error.strerror or str(error),
+        fix=fix,
+        exit_code=BAD_ENVIRONMENT,
+    )
 
 
 def flush(path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import read_rig
+from .durable import disk_error
 from .errors import HandloomError
 from .folder import write_folder, write_joints
 from .folder_meta import FrameFacts, write_meta
@@ -89,6 +90,8 @@ def export(path: Path, out: Path, *, overwrite: bool = False, progress: Callable
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
+    except OSError as error:
+        raise disk_error(error, out, fix="make room, then export again") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(int(present.sum()), int(kept.sum()), len(joints or {}), tuple(left_out))

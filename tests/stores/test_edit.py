@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +138,27 @@ def test_a_kill_leaves_a_shorter_recording(made: Recording, tmp_path: Path) -> N
     out = open_recording(tmp_path / "o.zarr")
     assert out.n_frames == 8
     assert_same(arrays(made), arrays(out), slice(8))
+
+
+@pytest.fixture
+def largest_file() -> Iterator[Callable[[int], None]]:
+    """Let no file grow beyond so many bytes, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_the_source_is_as_it_was(
+    made: Recording, tmp_path: Path, largest_file: Callable[[int], None]
+) -> None:
+    again, folder = tmp_path / "again.zarr", tmp_path / "folder"
+    for size, *command in ((9000, "repack", "--out", again), (1500, "export", "--out", folder)):
+        largest_file(size)
+        done = CliRunner().invoke(main, ["store", command[0], str(made.path), *map(str, command[1:])])
+        assert (done.exit_code, done.stderr.splitlines()[0]) == (3, "error: The disk is full"), done.output
+    assert open_recording(again).n_frames == 0
+    assert not folder.exists()
+    assert_same(arrays(made), arrays(open_recording(made.path)))
 
 
 def test_the_commands(made: Recording, tmp_path: Path) -> None:
