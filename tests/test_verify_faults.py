@@ -16,7 +16,7 @@ from handloom.capture.locating import locate
 from handloom.capture.record import record
 from handloom.capture.virtual import VirtualConfig, VirtualRig
 from handloom.stores.columns import Column, create_array
-from handloom.stores.durable import seal_file
+from handloom.stores.durable import seal_file, sealed
 from handloom.stores.edit import repack
 from handloom.stores.errors import HandloomError
 from handloom.stores.export import export
@@ -133,6 +133,17 @@ def test_tables_of_different_lengths(path: Path) -> None:
     redescribe(path, lambda said: said.update(rows=rows - 2), file="crops/committed.json")
     (finding,) = [f for f in verify(path, deep=True).findings if f.code == "count"]
     assert finding.what == f"{rows - 2} rows for {rows} frames"
+
+
+def test_an_array_of_fewer_rows_than_its_table(path: Path) -> None:
+    file = path / "crops/center/zarr.json"
+    values = json.loads(file.read_text())
+    values["shape"][0] -= 1
+    file.write_text(json.dumps(sealed(values), indent=2))
+    (finding,) = [f for f in verify(path, deep=True).findings if f.code == "shape"]
+    assert (finding.severity, finding.where) == ("error", "crops/center")
+    with pytest.raises(HandloomError, match="'center' is not what its table says"):
+        open_recording(path)
 
 
 def test_frame_ids_that_repeat(path: Path) -> None:
