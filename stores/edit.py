@@ -1,6 +1,6 @@
 """Recordings out of recordings: some rows of one, all of several, or the same in other units.
 
-All stream, a unit at a time (`copying.py`). `frame_id`, subject and sequence keep their numbers, but for those of
+All stream, a unit at a time (`parts.py`). `frame_id`, subject and sequence keep their numbers, but for those of
 recordings of different origin that are merged (`numbering.py`).
 """
 
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codec import codec_named
-from .copying import Part, Progress, refuse_different, write_parts
 from .errors import HandloomError
 from .lineage import twin_descent
 from .numbering import kept_numbers, new_numbers
+from .parts import Part, Progress, refuse_different, write_parts
 from .recording import SPLITS, UNIT_FRAMES, Recording, open_recording
 
 
