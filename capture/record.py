@@ -94,6 +94,8 @@ def record(
     except OSError as error:
         raise _writing_failed(error, out, None) from error
     if session.failure is not None:
+        if isinstance(session.failure, HandloomError) and not session.failure.where:
+            session.failure.where = f"{out}, after {session.keeper.count} sets, which are kept"
         raise session.failure
     if session.keeper.count == 0:
         raise HandloomError("The source gave no images", where=str(out))
@@ -176,7 +178,8 @@ class _Session:
 
         def tell() -> None:
             if watch is not None and meter.due:
-                watch(meter.reading(keeper.count, self._traffic(), self.writer.share))
+                with suppress(OSError):  # a terminal that was closed must not end the recording
+                    watch(meter.reading(keeper.count, self._traffic(), self.writer.share))
 
         def hand_on(sets: list[ImageSet]) -> bool:
             for one in sets:
@@ -186,7 +189,8 @@ class _Session:
                 if one.skew_ns is not None:
                     meter.skew(one.skew_ns)
             if sets and progress is not None:
-                progress(keeper.count, max(total, keeper.count))
+                with suppress(OSError):
+                    progress(keeper.count, max(total, keeper.count))
             return max_sets is None or keeper.count < max_sets
 
         end: float | None = None

@@ -97,6 +97,7 @@ def test_a_capture_process_that_dies_leaves_all_that_came(tmp_path: Path) -> Non
     opener = partial(Counting, count=300, suicide=75)
     with SourceApart(opener) as source, pytest.raises(HandloomError, match="capture process died") as caught:
         record(source, tmp_path / "r.zarr")
+    assert caught.value.where == f"{tmp_path / 'r.zarr'}, after 75 sets, which are kept"
     assert caught.value.why == "it ended with signal 9"
     assert caught.value.exit_code == 3
     made = open_recording(tmp_path / "r.zarr")

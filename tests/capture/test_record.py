@@ -140,3 +140,17 @@ def test_only_a_source_that_knows_the_truth_can_keep_it(tmp_path: Path) -> None:
     with pytest.raises(HandloomError, match="knows no truth"):
         record(Fake(), tmp_path / "r.zarr", keep_truth=True)
     assert not (tmp_path / "r.zarr").exists()
+
+
+def test_a_terminal_that_is_closed_does_not_end_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handloom.capture.meter.READ_EVERY_S", 0.0)
+    shown: list[object] = []
+
+    def closed(*what: object) -> None:
+        shown.append(what)
+        raise OSError(5, "Input/output error")
+
+    made = record(Fake(), tmp_path / "r.zarr", progress=closed, watch=closed)
+    assert made.n_frames == 40
+    assert len(shown) > 40
+    assert made.attributes["ended"] == "source ended"
