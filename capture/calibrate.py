@@ -65,6 +65,7 @@ def calibrate(
         from .icp import load_open3d, refine_by_icp
 
         load_open3d()  # before the work, not after it
+        _refuse_without_depth(source, target)
     match target:
         case SphereTarget():
             fit = _by_ball(source, target, bias=bias, initial=initial, progress=progress)
@@ -73,6 +74,19 @@ def calibrate(
     if refine == "icp":
         fit = refine_by_icp(open_depth_rows(source), fit, where=str(source), progress=progress)
     return with_origin(fit, origin)
+
+
+def _refuse_without_depth(source: Path, target: Target) -> None:
+    """Stop where ICP would have nothing to align, or what is not the cameras that the target places."""
+    if isinstance(target, SphereTarget):
+        return
+    if not (source / "frames.csv").exists():
+        why = "the folder holds pictures alone: no frames.csv that lists depth"
+    elif (source / "color").is_dir() and not (source / "ir").is_dir() and not (source / "color/rig.toml").exists():
+        why = "nothing says where the colour cameras stand beside the depth cameras (color/rig.toml)"
+    else:
+        return
+    raise HandloomError("ICP needs depth from where the target was seen", where=str(source), why=why)
 
 
 def _by_ball(
@@ -106,8 +120,15 @@ def _by_board(
         given = read_any_rig(initial)
         known = rows.known or set(rows.rig.names) <= set(given.names)
         rows = replace(rows, rig=with_intrinsics(rows.rig, given, where=str(initial)), known=known)
-    fit = calibrate_charuco(rows, target, intrinsics=intrinsics, where=str(source), progress=progress)
-    return _of_depth(fit, rows)
+    fit = _of_depth(calibrate_charuco(rows, target, intrinsics=intrinsics, where=str(source), progress=progress), rows)
+    bent = [camera.name for camera in fit.rig.cameras if any(camera.dist)]
+    if not bent:
+        return fit
+    return _noted(
+        fit,
+        f"The lenses of {', '.join(bent)} bend lines, and crops and renders are those of pinhole cameras: undistort "
+        "the depth, or delete dist from the rig where the camera has done so itself (a RealSense has).",
+    )
 
 
 def _refuse_one_camera(rig: Rig, source: Path) -> None:

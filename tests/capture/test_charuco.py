@@ -118,7 +118,7 @@ def test_sixteen_bits_colour_and_jpeg_are_read(folder: Path, truth: Rig, tmp_pat
         file.unlink()
     fit = calibrate(out, BOARD)
     assert max(degrees for degrees, _ in errors(fit.rig, truth)) < 0.15
-    assert "Infrared is taken to be the depth cameras' own imager" in fit.notes[0]
+    assert any("Infrared is taken to be the depth cameras' own imager" in note for note in fit.notes)
 
 
 def test_colour_cameras_lead_to_the_depth_cameras_beside_them(folder: Path, truth: Rig, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_colour_cameras_lead_to_the_depth_cameras_beside_them(folder: Path, trut
         )
     )
     write_rig(depth, out / "rig.toml")
-    assert "The rig is that of the COLOUR cameras" in calibrate(out, BOARD).notes[0]
+    assert any("The rig is that of the COLOUR cameras" in note for note in calibrate(out, BOARD).notes)
 
     rows = tuple(tuple(row) for row in turn.tolist())
     between = Rig(tuple(replace(c, r=rows, t=tuple(step.tolist())) for c in hidden(truth).cameras))
@@ -231,10 +231,11 @@ def test_the_command_writes_a_rig_that_anipose_reads_with_its_lenses(folder: Pat
     out, page = tmp_path / "rig.toml", tmp_path / "rig.html"
     done = run("capture", "calibrate", folder, "--target", TARGET, "--out", out, "--report", page)
     assert done.exit_code == 0, done.output
-    first, *cameras, note, wrote, following = done.stdout.splitlines()
+    first, *cameras, lenses, note, wrote, following = done.stdout.splitlines()
     assert first.startswith(f"{out}: 3 cameras from ")
     assert [line.split()[0] for line in cameras] == ["cam0", "cam1", "cam2"]
     assert all("px off" in line for line in cameras)
+    assert lenses.startswith("The lenses of cam0, cam1, cam2 bend lines")
     assert note.startswith("Infrared is taken to be")
     assert wrote == f"{page}: cameras, shared views, residuals"
     assert following == f"next: handloom capture record SOURCE --rig {out} --out R.zarr"
@@ -259,6 +260,13 @@ def test_a_depth_recording_or_an_empty_folder_is_no_source_of_pictures(tmp_path:
     (tmp_path / "zarr.json").touch()
     with pytest.raises(HandloomError, match="A recording holds depth alone"):
         open_pictures(tmp_path)
+
+
+def test_icp_without_depth_is_refused_before_the_work(folder: Path) -> None:
+    pytest.importorskip("open3d")
+    with pytest.raises(HandloomError, match="ICP needs depth") as raised:
+        calibrate(folder, BOARD, refine="icp")
+    assert "pictures alone" in raised.value.why
 
 
 def test_the_projection_is_opencvs() -> None:
