@@ -5,7 +5,7 @@
 Each rig is another: places, path of the target, depth biases of −2, 0 or 2 mm. Printed for each target and sensor: the
 share of cameras whose error lies in its 95 % interval, and χ² per degree of freedom of the error (1 = the stated
 covariance is right), of the rotation, of where the camera sees the middle of the volume, and of the bias; root mean
-square and largest error. 30 rigs of one sensor take about a minute of one core.
+square and largest error. 30 rigs of one sensor take one to two minutes of one core; make bench leaves it out.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def calibrate(
         case CharucoTarget():
             fit = _by_board(source, target, intrinsics, images, initial=initial, progress=progress)
     if refine == "icp":
-        fit = refine_by_icp(open_depth_rows(source), fit, where=str(source), progress=progress)
+        fit = refine_by_icp(open_depth_rows(source), fit, where=str(source))
     return with_origin(fit, origin)
 
 

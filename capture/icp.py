@@ -22,7 +22,6 @@ from ..stores.camera import Rig, depth_to_points
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError, missing_extra
 from ..stores.libusb import load_libusb
 from .depth_rows import DepthRows, still_mm
-from .record import Progress
 from .rig_fit import RigFit, with_poses
 
 F64 = NDArray[np.float64]
@@ -55,14 +54,13 @@ class Alignment:
     """Why what was there before stays."""
 
 
-def refine_by_icp(rows: DepthRows, fit: RigFit, *, where: str, progress: Progress | None = None) -> RigFit:
+def refine_by_icp(rows: DepthRows, fit: RigFit, *, where: str) -> RigFit:
     """The fit with its cameras aligned, or as it was, and a note that says so.
 
     Args:
         rows: depth of the same cameras.
         fit: a calibration.
         where: the source, for errors.
-        progress: told of cameras whose surroundings were looked at.
 
     Raises:
         HandloomError: Open3D is not installed, or the cameras of `rows` are others.
@@ -79,8 +77,6 @@ def refine_by_icp(rows: DepthRows, fit: RigFit, *, where: str, progress: Progres
         still = still_mm(rows, view)
         bias = fit.cameras[view].bias_mm or 0.0
         clouds.append(cloud_of(np.where(still > 0, still - bias, 0), fit.rig, view))
-        if progress is not None:
-            progress(view + 1, len(rows.rig))
     found = aligned(clouds, fit.rig, open3d=open3d)
     target = [fit.disagreement_mm(rig) for rig in (fit.rig, found.rig)]
     if found.kept and target[0] is not None and target[1] is not None and target[1] > WORSE * target[0]:
