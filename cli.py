@@ -6,6 +6,7 @@ errors to standard error. Exit codes: 0 done, 1 findings, 2 usage or bad input, 
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -55,7 +56,7 @@ class _Commands(click.Group):
     """A group that shows users' errors in words, and as a traceback only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from .stores.errors import HandloomError
+        from .stores.errors import BAD_ENVIRONMENT, BAD_INPUT, HandloomError
 
         try:
             return super().invoke(ctx)
@@ -65,6 +66,16 @@ class _Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise _Shown(str(error), error.exit_code) from error
+        except OSError as error:
+            # What no command foresaw, but the file system said: a traceback would tell the user no more.
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+                raise
+            bad = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+            where = "" if error.filename is None else str(error.filename)[:200]
+            shown = HandloomError(
+                error.strerror or str(error), where=where, exit_code=BAD_INPUT if bad else BAD_ENVIRONMENT
+            )
+            raise _Shown(str(shown), shown.exit_code) from error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note which command the arguments name: click forgets it once the command has raised."""

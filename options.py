@@ -9,8 +9,27 @@ from typing import Any
 
 import click
 
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path)
+
+class UsablePath(click.Path):
+    """A path that the file system can at least look up; what lies there is for the command to judge."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse names that no file can have."""
+        path = Path(value)
+        try:
+            path = super().convert(value, param, ctx)  # type: ignore[assignment]  # as `path_type` says
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass
+        except ValueError:
+            self.fail("a path holds no NUL character", param, ctx)
+        except OSError as error:
+            self.fail(f"{error.strerror}: {str(path)[:60]}", param, ctx)
+        return path
+
+
+FILE = UsablePath(path_type=Path)
+FOLDER = UsablePath(path_type=Path)
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what lies at the output.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

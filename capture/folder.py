@@ -27,7 +27,8 @@ class FolderSource:
     a thirtieth of a second apart.
 
     Raises:
-        HandloomError: see `stores.folder.read_folder`; an image is read, and may fail, when its turn comes.
+        HandloomError: see `stores.folder.read_folder`; or a camera's first image is none of its depth. The others
+            are read, and may fail, when their turn comes.
     """
 
     clock = "folder"
@@ -41,6 +42,11 @@ class FolderSource:
         self._timeless = len(stamps) == 1 and len(frames) > 1
         self._facts = read_facts(self._folder.meta, frames, where=str(path / "meta.toml"))
         self._row = {frame: row for row, frame in enumerate(frames)}
+        # A folder of the wrong kind of images is told from its first ones, before anything is made of it.
+        for view in range(len(self._folder.rig)):
+            first = next((image for image in images if image.camera == view), None)
+            if first is not None:
+                self._folder.depth(first)
 
     @property
     def folder(self) -> PlainFolder:

@@ -12,8 +12,8 @@ why the functions take `k` arrays rather than `Camera` objects.
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,10 +21,19 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .documents import read_toml, said
 from .errors import HandloomError
 
 RIG_SCHEMA: Final = "handloom-rig/1"
 CONVENTION: Final = "x right, y down, z forward; x_cam = R @ x_rig + t; integer pixel = pixel centre; 0 = no return"
+RIG_NAME: Final = "rig"
+"""Stands for all cameras together in files of poses, so no camera may be called so."""
+LARGEST_PX: Final = 8192
+"""Either side of an image: what promises more is no depth camera's, and would only fill the memory."""
+LONGEST_NAME: Final = 64
+PLAUSIBLE_UNIT_MM: Final = (0.002, 100.0)
+"""A finer unit ends 131 mm from the camera; 0.001 is metres taken for millimetres."""
+LARGEST_T_MM: Final = 1e6
 DISTORTION_COEFFICIENTS: Final[Mapping[str, tuple[int, ...]]] = {
     "none": (0,),
     "brown-conrady": (4, 5, 8),
@@ -55,6 +64,9 @@ class Camera:
         where = f"camera '{self.name}'"
         if self.width < 1 or self.height < 1:
             raise HandloomError("The image size is not positive", where=where, why=f"{self.width} x {self.height}")
+        if max(self.width, self.height) > LARGEST_PX:
+            size = f"{self.width} x {self.height}; no side may exceed {LARGEST_PX}"
+            raise HandloomError("The image size is not plausible", where=where, why=size)
         if not (np.isfinite(self.k).all() and self.k[0] > 0 and self.k[1] > 0):
             raise HandloomError("The intrinsics are not usable", where=where, why=f"fx, fy, cx, cy = {self.k}")
         if not (np.isfinite(self.depth_unit_mm) and self.depth_unit_mm > 0):
@@ -76,6 +88,8 @@ class Camera:
                 where=where,
                 why=f"{len(self.dist)} given, '{self.dist_model}' takes {' or '.join(map(str, allowed))}",
             )
+        if not np.isfinite(self.dist).all():
+            raise HandloomError("A distortion coefficient is not finite", where=where, why=f"dist = {self.dist}")
 
     @property
     def rotation(self) -> NDArray[np.float64]:
@@ -123,26 +137,48 @@ class Camera:
         if unknown:
             raise HandloomError(f"Unknown camera key '{min(unknown)}'", where=where)
         try:
-            fx, fy, cx, cy = (float(x) for x in values["K"])
-            tx, ty, tz = (float(x) for x in values.get("t", (0, 0, 0)))
-            rows = [[float(x) for x in row] for row in values.get("R", np.eye(3).tolist())]
+            fx, fy, cx, cy = _numbers("K", values["K"])
+            tx, ty, tz = _numbers("t", values.get("t", (0, 0, 0)))
+            rows = [_numbers("R", row) for row in values.get("R", np.eye(3).tolist())]
             (a, b, c), (d, e, f), (g, h, i) = rows
             return cls(
-                name=str(values["name"]),
-                width=int(values["width"]),
-                height=int(values["height"]),
+                name=_text("name", values["name"]),
+                width=_whole("width", values["width"]),
+                height=_whole("height", values["height"]),
                 k=(fx, fy, cx, cy),
                 r=((a, b, c), (d, e, f), (g, h, i)),
                 t=(tx, ty, tz),
-                depth_unit_mm=float(values.get("depth_unit_mm", 1.0)),
-                dist_model=str(values.get("dist_model", "none")),
-                dist=tuple(float(x) for x in values.get("dist", ())),
+                depth_unit_mm=_numbers("depth_unit_mm", [values.get("depth_unit_mm", 1.0)])[0],
+                dist_model=_text("dist_model", values.get("dist_model", "none")),
+                dist=_numbers("dist", values.get("dist", ())),
                 serial=str(values.get("serial", "")),
             )
         except KeyError as error:
             raise HandloomError(f"A camera lacks the key {error}", where=where) from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise HandloomError("A camera entry has the wrong form", where=where, why=str(error)) from error
+
+
+def _numbers(key: str, values: Any) -> tuple[float, ...]:
+    """A list of numbers; neither text nor truth values, which Python would take for some."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{key} is {values!r:.60}, not a list of numbers")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{key} holds {value!r:.60}, not a number")
+    return tuple(float(value) for value in values)
+
+
+def _whole(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{key} is {value!r:.60}, not a whole number")
+    return value
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is {value!r:.60}, not text in quotes")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +195,21 @@ class Rig:
             twice = next(name for name in names if names.count(name) > 1)
             raise HandloomError(f"Two cameras of the rig are called '{twice}'", fix="give each camera its own name")
         for name in names:
-            if not name or not name.replace("-", "").replace("_", "").isalnum():
+            if not (re.fullmatch(r"[A-Za-z0-9_-]+", name) and len(name) <= LONGEST_NAME):
                 raise HandloomError(
-                    f"'{name}' cannot name a camera",
-                    why="names become folders: letters, digits, '-' and '_' only",
+                    f"{name[:LONGEST_NAME]!r} cannot name a camera",
+                    why=f"names become folders: at most {LONGEST_NAME} of a-z, A-Z, 0-9, '-' and '_'",
                 )
+            if name == RIG_NAME:
+                raise HandloomError(f"'{name}' cannot name a camera", why="it names the poses of all cameras together")
+        folded = [name.casefold() for name in names]
+        if len(set(folded)) != len(folded):
+            twice = next(name for name in names if folded.count(name.casefold()) > 1)
+            raise HandloomError(
+                f"Two cameras differ from '{twice}' by nothing but capitals",
+                why="names become folders, and some disks take both for one",
+                fix="give each camera its own name",
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -197,6 +243,16 @@ class Rig:
             )
         if values.get("unit", "mm") != "mm":
             raise HandloomError("Rigs are in millimetres", where=where, why=f"unit = {values['unit']!r}")
+        if values.get("convention", CONVENTION) != CONVENTION:
+            raise HandloomError(
+                "The rig states another convention",
+                where=where,
+                why=f"{str(values['convention'])[:120]!r}; ours is: {CONVENTION}",
+                fix="turn the poses into ours, then leave the line out",
+            )
+        unknown = set(values) - {"schema", "unit", "convention", "camera"}
+        if unknown:
+            raise HandloomError(f"Unknown key '{min(unknown)}' of a rig", where=where)
         entries = values.get("camera")
         if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
             raise HandloomError("The rig lists no [[camera]]", where=where)
@@ -227,12 +283,25 @@ def read_rig(path: Path) -> Rig:
         HandloomError: the file is missing, not TOML, or not a rig.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except FileNotFoundError as error:
         raise HandloomError("There is no rig description", where=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise HandloomError("The rig description cannot be read", where=str(path), why=str(error)) from error
-    return Rig.from_dict(values, where=str(path))
+    except (ValueError, OSError) as error:
+        raise HandloomError("The rig description cannot be read", where=str(path), why=said(error)) from error
+    rig = Rig.from_dict(values, where=str(path))
+    for camera in rig.cameras:
+        farthest_m = camera.depth_unit_mm * 65.535
+        if not PLAUSIBLE_UNIT_MM[0] <= camera.depth_unit_mm <= PLAUSIBLE_UNIT_MM[1]:
+            raise HandloomError(
+                "depth_unit_mm is not plausible",
+                where=f"{path}, camera '{camera.name}'",
+                why=f"with {camera.depth_unit_mm:g} mm a step the farthest depth is {farthest_m:.4g} m",
+                fix="give millimetres: 1.0 for depth in whole mm, 0.25 for a quarter, not metres",
+            )
+        if max(map(abs, camera.t)) > LARGEST_T_MM:
+            where, why = f"{path}, camera '{camera.name}'", f"t = {list(camera.t)} mm"
+            raise HandloomError("The camera is not plausible", where=where, why=why)
+    return rig
 
 
 def write_rig(rig: Rig, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from .codec import codec_named
+from .documents import read_json_object
 from .durable import COPY_AGAIN, refuse_changed
 from .errors import HandloomError
 
+LARGEST_ROW_BYTES: Final = 1 << 29
+"""Four of the largest images; a column of larger rows is a mistake."""
+DTYPES: Final = ("u1", "u2", "u8", "i4", "i8", "f4")
 SHARDED_FROM_BYTES: Final = 1024
 """Rows smaller than this are not worth a chunk each: their unit is one chunk."""
 BLOCK_BYTES: Final = 1 << 18
@@ -44,6 +48,30 @@ class Column:
     def unit_key(self, unit: int) -> str:
         """Where the file of a unit lies, from the table's folder."""
         return f"{self.name}/c.{unit}{'.0' * len(self.shape)}"
+
+
+def described_column(entry: Any) -> Column:
+    """The column that a table's description speaks of.
+
+    Raises:
+        ValueError: it is none: an array of it would lie elsewhere, or have no size.
+        KeyError: something of it is not said.
+        TypeError: something else is.
+    """
+    column = Column(**{**entry, "shape": tuple(entry["shape"])})
+    sizes = all(type(size) is int and size > 0 for size in column.shape)
+    if not sizes or column.dtype not in DTYPES:
+        raise ValueError(f"a column of {column.shape} {column.dtype}")
+    try:
+        codec_named(column.codec)
+    except (HandloomError, AttributeError) as error:
+        raise ValueError(f"a column packed as {column.codec!r}") from error
+    if math.prod(column.shape) * np.dtype(column.dtype).itemsize > LARGEST_ROW_BYTES:
+        raise ValueError(f"rows of {column.shape} {column.dtype} would fill the memory")
+    parts = column.name.split("/")
+    if not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts):
+        raise ValueError(f"a column of the name {column.name!r}")
+    return column
 
 
 def create_array(group: zarr.Group, column: Column, unit_frames: int) -> None:
@@ -81,7 +109,7 @@ def check_array(table: Path, column: Column, rows: int) -> None:
     """
     where = table / column.name / "zarr.json"
     try:
-        described = json.loads(where.read_bytes())
+        described = read_json_object(where)
         length, *shape = described["shape"]
         kind = str(described["data_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -10,7 +10,6 @@ meta.toml                optional: hand, layout, subjects, sequences and splits 
 from __future__ import annotations
 
 import csv
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import Rig, read_rig, write_rig
+from .documents import read_toml, said
 from .errors import HandloomError
 from .folder_meta import read_layout
 from .joints import OPENXR26, Layout
@@ -27,6 +27,8 @@ from .png import read_depth_png, write_depth_png
 
 FRAME_COLUMNS: Final = ("frame", "camera", "file", "t_device_ns", "t_host_ns")
 JOINT_COLUMNS: Final = ("frame", "joint", "x_mm", "y_mm", "z_mm")
+FARTHEST_MM: Final = 1e5
+"""No camera sees a hand 100 m away."""
 N = TypeVar("N", int, float)
 
 
@@ -134,8 +136,9 @@ def write_joints(path: Path, joints: Mapping[int, NDArray[Any]], *, points: Sequ
 
 
 def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
-    path = folder / "frames.csv"
+    path, root = folder / "frames.csv", folder.resolve()
     images: dict[tuple[int, int], FolderImage] = {}
+    lines: dict[Path, int] = {}
     for line, row in _rows(path, FRAME_COLUMNS):
         where = f"{path}, line {line}"
         if row["camera"] not in rig.names:
@@ -143,9 +146,15 @@ def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
                 f"Unknown camera '{row['camera']}'", where=where, why=f"rig.toml has: {', '.join(rig.names)}"
             )
         file = folder / row["file"]
-        if not file.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside, there = file.resolve().is_relative_to(root), file.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, links in a circle
+            raise HandloomError(
+                "The name of an image cannot be used", where=where, why=f"{row['file'][:80]!r}: {said(error)}"
+            ) from error
+        if not inside:
             raise HandloomError("An image lies outside the folder", where=where, why=row["file"])
-        if not file.is_file():
+        if not there:
             raise HandloomError(
                 "An image is listed but not there",
                 where=f"{where}: {row['file']}",
@@ -154,6 +163,11 @@ def _read_frames(folder: Path, rig: Rig) -> list[FolderImage]:
         numbers = [_number(row[name], int, f"{where}, {name}") for name in ("frame", "t_device_ns", "t_host_ns")]
         if numbers[0] < 0 or any(abs(number) >= 2**63 for number in numbers):
             raise HandloomError("A number is out of range", where=where, why="frames count from 0, times are int64 ns")
+        if min(numbers[1:]) < -1:
+            raise HandloomError("A time is negative", where=where, fix="write -1 where a time is unknown")
+        if file in lines:
+            raise HandloomError("An image is listed twice", where=where, why=f"{row['file']}, as in line {lines[file]}")
+        lines[file] = line
         image = FolderImage(numbers[0], rig.names.index(row["camera"]), file, numbers[1], numbers[2])
         key = (image.frame, image.camera)
         if key in images:
@@ -191,6 +205,8 @@ def read_joints(path: Path, *, points: Sequence[str] = OPENXR26) -> dict[int, ND
         point = [_number(row[name], float, f"{where}, {name}") for name in JOINT_COLUMNS[2:]]
         if not np.isfinite(point).all():
             raise HandloomError("A joint is not finite", where=where, fix="leave out joints that are unknown")
+        if max(map(abs, point)) > FARTHEST_MM:
+            raise HandloomError("A joint is not plausible", where=where, why=f"{point} mm in the rig's frame")
         if (frame, row["joint"]) in given:
             raise HandloomError(f"'{row['joint']}' of frame {frame} is given twice", where=where)
         given.add((frame, row["joint"]))
@@ -203,17 +219,28 @@ def _read_meta(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise HandloomError("meta.toml cannot be read", where=str(path), why=str(error)) from error
+        meta = read_toml(path)
+    except (ValueError, OSError) as error:
+        raise HandloomError("meta.toml cannot be read", where=str(path), why=said(error)) from error
+    checked: tuple[tuple[str, tuple[Any, Any]], ...] = (("hand", ("right", "left")), ("virtual", (True, False)))
+    for key, known in checked:
+        if key in meta and not (type(meta[key]) is type(known[0]) and meta[key] in known):
+            raise HandloomError(
+                f"'{key}' of meta.toml is not valid",
+                where=str(path),
+                why=f"it is {str(meta[key])[:40]!r}; known: {', '.join(str(value).lower() for value in known)}",
+            )
+    return meta
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """The lines of a CSV file with their numbers, its header checked."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HandloomError("A table of the folder cannot be read", where=str(path), why=str(error)) from error
+    except (OSError, ValueError) as error:
+        raise HandloomError("A table of the folder cannot be read", where=str(path), why=said(error)) from error
     reader = csv.reader(text.splitlines())
     try:
         header = next(reader, [])
@@ -241,6 +268,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str
 
 def _number(text: str, kind: type[N], where: str) -> N:
     try:
+        # Python would take 1_0 for ten, and digits of any script.
+        if not text.isascii() or "_" in text:
+            raise ValueError(text)
         return kind(text)
     except (ValueError, OverflowError) as error:
         raise HandloomError(f"'{text[:40]}' is not a number", where=where) from error

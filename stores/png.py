@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .camera import LARGEST_PX
+from .documents import read_small, said
 from .errors import HandloomError
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-LARGEST_PX: Final = 8192
-"""Either side: a header that promises more is not a depth camera's, and would only fill the memory."""
 _COLOUR: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
 
@@ -56,9 +56,9 @@ def read_packed_depth_png(path: Path, *, size: tuple[int, int] | None = None) ->
 def _checked(path: Path, size: tuple[int, int] | None) -> tuple[bytes, tuple[int, int]]:
     """A PNG's bytes, its bits a channel and its colour type; its size is plausible, and `size` where one is given."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise HandloomError("A depth image cannot be read", where=str(path), why=error.strerror or "") from error
+        data = read_small(path)
+    except (OSError, ValueError) as error:
+        raise HandloomError("A depth image cannot be read", where=str(path), why=said(error)) from error
     if not data.startswith(SIGNATURE) or len(data) < 33:
         raise HandloomError("This is not a PNG", where=str(path))
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])

@@ -19,7 +19,7 @@ import uuid as uuid_module
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 import zarr
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from .camera import Rig
 from .columns import Column
+from .documents import read_json_object
 from .durable import flush, refuse_changed, seal_file, sealed, write_json
 from .errors import HandloomError
 from .joints import Layout, layout_named
@@ -226,14 +227,54 @@ class Recording:
 
     @classmethod
     def _from_attributes(cls, path: Path, values: Mapping[str, Any]) -> Self:
+        provenance, attributes = (values.get(name, {}) for name in ("provenance", "attributes"))
+        said = {
+            "kind": values.get("kind") in get_args(Kind),
+            "hand": values.get("hand") in get_args(Hand),
+            "uuid": isinstance(values.get("uuid"), str),
+            "rig": isinstance(values.get("rig"), dict),
+            "provenance": isinstance(provenance, dict),
+            "attributes": isinstance(attributes, dict),
+        }
+        for name, usable in said.items():
+            if not usable:
+                raise HandloomError(
+                    f"The recording's description has no usable '{name}'",
+                    where=str(path / "zarr.json"),
+                    why=f"{name} is {str(values.get(name))[:80]!r}" if name in values else "it is missing",
+                    fix="copy the recording again, or record or synthesise it again",
+                )
         return cls(
             path=path,
             kind=values["kind"],
-            uuid=str(values["uuid"]),
+            uuid=values["uuid"],
             rig=Rig.from_dict(values["rig"], where=str(path)),
             hand=values["hand"],
-            provenance=dict(values.get("provenance", {})),
-            attributes=dict(values.get("attributes", {})),
+            provenance=dict(provenance),
+            attributes=dict(attributes),
+        )
+
+    def _check_rig(self) -> None:
+        """Refuse tables of other cameras than the rig's."""
+        frames = self.frames
+        assert frames is not None
+        for camera in self.rig.cameras if any(name.startswith("depth/") for name in frames.columns) else ():
+            column = frames.columns.get(f"depth/{camera.name}")
+            if column is None or column.shape != (camera.height, camera.width):
+                found = "there is none" if column is None else f"it holds images of {column.shape}"
+                raise self._disagrees(f"frames/depth/{camera.name}", found)
+        for table, name in ((frames, "present"), (self.crops, "center_source")):
+            column = table.columns.get(name) if table is not None else None
+            if table is not None and (column is None or column.shape != (self.n_views,)):
+                found = "there is none" if column is None else f"it is of {column.shape[0]} cameras"
+                raise self._disagrees(f"{table.path.name}/{name}", found)
+
+    def _disagrees(self, array: str, found: str) -> HandloomError:
+        return HandloomError(
+            "The recording's images are of other cameras than its rig",
+            where=str(self.path / array),
+            why=f"{found}; the rig has {', '.join(f'{c.name} {c.width} x {c.height}' for c in self.rig.cameras)}",
+            fix="copy the recording again, or record or synthesise it again",
         )
 
 
@@ -312,7 +353,11 @@ def open_recording(path: Path, *, writable: bool = False, check: bool = True) ->
     """
     values = _read_attributes(path)
     version = values.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version < 1:
+        raise HandloomError(
+            "The recording does not say its version", where=str(path / "zarr.json"), why=f"version is {version!r}"
+        )
+    if version > VERSION:
         raise HandloomError(
             "The recording was written by a newer Handloom",
             where=str(path),
@@ -326,7 +371,7 @@ def open_recording(path: Path, *, writable: bool = False, check: bool = True) ->
             why="rig, kind or hand no longer match the manifest, so the geometry may be wrong",
             fix="restore zarr.json, or make the recording again",
         )
-    refuse_changed(path / "zarr.json", json.loads((path / "zarr.json").read_bytes()))
+    refuse_changed(path / "zarr.json", read_json_object(path / "zarr.json"))
     recording = Recording._from_attributes(path, values)
     for name in ("frames", "crops", "labels"):
         folder = path / name
@@ -341,6 +386,7 @@ def open_recording(path: Path, *, writable: bool = False, check: bool = True) ->
             why="the table is missing",
             fix="copy the recording again, or record or synthesise it again",
         )
+    recording._check_rig()
     return recording
 
 
@@ -388,7 +434,7 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     if not (path / "zarr.json").is_file():
         raise HandloomError("This is not a recording", where=str(path), why="it holds no zarr.json")
     try:
-        values = json.loads((path / "zarr.json").read_bytes())["attributes"]
+        values = read_json_object(path / "zarr.json")["attributes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HandloomError(
             "The recording's description cannot be read", where=str(path / "zarr.json"), why=str(error)

@@ -31,7 +31,8 @@ import zarr
 from numpy.typing import NDArray
 
 from .codec import codec_named
-from .columns import BLOCK_BYTES, Column, check_array, checksum, create_array
+from .columns import BLOCK_BYTES, Column, check_array, checksum, create_array, described_column
+from .documents import read_json_object
 from .durable import (
     COPY_AGAIN,
     durable_store,
@@ -90,10 +91,12 @@ class Table:
             HandloomError: it is missing, its description cannot be read, or files of committed rows are gone.
         """
         try:
-            refuse_changed(path / "zarr.json", json.loads((path / "zarr.json").read_bytes()))
+            refuse_changed(path / "zarr.json", read_json_object(path / "zarr.json"))
             group = zarr.open_group(durable_store(path), mode="r+") if writable else zarr.open_group(path, mode="r")
-            columns = [Column(**{**entry, "shape": tuple(entry["shape"])}) for entry in _list(group.attrs["columns"])]
+            columns = [described_column(entry) for entry in _list(group.attrs["columns"])]
             unit_frames = int(str(group.attrs["unit_frames"]))
+            if unit_frames < 1 or not columns:
+                raise ValueError(f"units of {unit_frames} rows, {len(columns)} columns")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise HandloomError(
                 "A table of the recording cannot be opened", where=str(path), why=str(error) or repr(error)
@@ -444,8 +447,10 @@ def _runs(units: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
 
 def _read_committed(path: Path) -> int:
     try:
-        said = json.loads((path / COMMIT_FILE).read_bytes())
-        rows = int(said["rows"])
+        said = read_json_object(path / COMMIT_FILE)
+        rows = said["rows"]
+        if type(rows) is not int or rows < 0:
+            raise ValueError(rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HandloomError(
             "The recording does not say how many rows it holds",

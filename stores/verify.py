@@ -20,7 +20,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import Column
+from .columns import Column, described_column
+from .documents import read_json_object
 from .durable import COPY_AGAIN, sealed
 from .errors import HandloomError
 from .findings import Finding, counted, said_once
@@ -191,7 +192,7 @@ def _root(path: Path) -> dict[str, Any] | None:
     if not path.is_dir() or not (tables or (path / "zarr.json").is_file()):
         raise HandloomError("There is no recording", where=str(path))
     try:
-        values = json.loads((path / "zarr.json").read_bytes())["attributes"]
+        values = read_json_object(path / "zarr.json")["attributes"]
         if values["format"] == FORMAT:
             return dict(values)
     except (OSError, ValueError, KeyError, TypeError):
@@ -205,9 +206,8 @@ def _description(root: Path, file: Path) -> Iterator[Finding]:
     """Findings of one JSON file: gone, torn, changed."""
     where = file.relative_to(root).as_posix()
     try:
-        text = file.read_bytes()
-        value = json.loads(text)
-        kept = sealed(value) if isinstance(value, dict) else {}
+        text, value = file.read_bytes(), read_json_object(file)
+        kept = sealed(value)
     except FileNotFoundError:
         yield Finding("error", "missing", where, "the file is gone", fix=COPY_AGAIN)
         return
@@ -227,9 +227,9 @@ def _table(path: Path, name: str, found: list[Finding]) -> _Table | None:
         return None
     found += [*_description(path, folder / "zarr.json"), *_description(path, folder / COMMIT_FILE)]
     try:
-        said = json.loads((folder / "zarr.json").read_bytes())["attributes"]
-        columns = [Column(**{**entry, "shape": tuple(entry["shape"])}) for entry in said["columns"]]
-        committed = int(json.loads((folder / COMMIT_FILE).read_bytes())["rows"])
+        said = read_json_object(folder / "zarr.json")["attributes"]
+        columns = [described_column(entry) for entry in said["columns"]]
+        committed = int(read_json_object(folder / COMMIT_FILE)["rows"])
         unit_frames = int(said["unit_frames"])
         if committed < 0 or unit_frames < 1 or not all(np.dtype(column.dtype).itemsize for column in columns):
             raise ValueError(committed)
@@ -237,6 +237,12 @@ def _table(path: Path, name: str, found: list[Finding]) -> _Table | None:
         what = "the table's description is damaged: its arrays were not checked"
         found.append(Finding("error", "damaged", name, what, fix=COPY_AGAIN))
         return None
+    # A torn number may speak of billions: no more is looked for than there can be.
+    units = max((sum(1 for _ in (folder / column.name).glob("c.*")) for column in columns), default=0)
+    if committed > (units + 1) * unit_frames:
+        what = f"{committed} rows are committed, the arrays have files of {units * unit_frames} at most"
+        found.append(Finding("error", "count", f"{name}/{COMMIT_FILE}", what, fix=COPY_AGAIN))
+        committed = units * unit_frames
     return _Table(name, folder, {column.name: column for column in columns}, unit_frames, committed, said)
 
 
@@ -250,7 +256,7 @@ def _structure(root: Path, table: _Table) -> Iterator[Finding]:
         if name.split("/")[0] not in KNOWN[table.name]:
             yield Finding("warning", "unknown", where, "this Handloom knows no such column")
         try:
-            length, *shape = json.loads(file.read_bytes())["shape"]
+            length, *shape = read_json_object(file)["shape"]
             if tuple(shape) != column.shape or length < table.committed:
                 what = f"{length} rows of {tuple(shape)}, the table has {table.committed} of {column.shape}"
                 yield Finding("error", "shape", where, what, fix=COPY_AGAIN)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..stores.camera import Rig, read_rig, refuse_distortion
 from ..stores.config import checked, load_config, with_overrides
+from ..stores.documents import said
 from ..stores.errors import HandloomError
 from ..stores.recording import open_recording
 from .render import RendererName
@@ -34,6 +35,16 @@ POSE_SOURCES = ("prior", "trajectory")
 """What draws poses, beside files that hold them."""
 BLOCK_FRAMES = 32
 """Frames that are skinned together; units hold whole blocks, so that a frame's neighbours never change it."""
+
+
+def _resolved(value: str | Path) -> Path:
+    """Where a path leads, wherever it was said."""
+    try:
+        path = Path(value).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, links in a circle
+        raise ValueError(f"no file can have this name: {said(error)}") from error
+    return path
 
 
 class SynthConfig(BaseModel):
@@ -138,19 +149,19 @@ class SynthConfig(BaseModel):
     def _hand_or_side(cls, value: object) -> object:
         if value in ("right", "left"):
             raise ValueError(f"names a hand or its file; which side is seen is said by side={value}")
-        return str(Path(value).resolve()) if isinstance(value, (str, Path)) and value not in (BUILTIN, "") else value
+        return str(_resolved(value)) if isinstance(value, (str, Path)) and value not in (BUILTIN, "") else value
 
     @field_validator("rig", "hand_mapping")
     @classmethod
     def _anywhere(cls, value: Path | None) -> Path | None:
         """What is kept with the recording, and sent to workers, must not depend on where it was said."""
-        return None if value is None else value.resolve()
+        return None if value is None else _resolved(value)
 
     @field_validator("poses", mode="before")
     @classmethod
     def _poses_or_file(cls, value: object) -> object:
         known = value in (*POSE_SOURCES, "")
-        return str(Path(value).resolve()) if isinstance(value, (str, Path)) and not known else value
+        return str(_resolved(value)) if isinstance(value, (str, Path)) and not known else value
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
