@@ -268,3 +268,60 @@ def capture_calibrate(
         click.echo(f"{report}: cameras, shared views, residuals")
     if form == "handloom":
         print_next(f"handloom capture record SOURCE --rig {out} --out R.zarr")
+
+
+@capture.command("sync")
+@click.argument("recording", type=FOLDER)
+@json_option
+@click.pass_context
+def capture_sync(ctx: click.Context, recording: Path, as_json: bool) -> None:
+    """Judge the cameras' clocks by a recording's stamps; ends with 1 where something is wrong."""
+    from .capture.sync_findings import sync_of
+
+    found = sync_of(recording)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        click.echo("\n".join(found.lines()))
+    ctx.exit(0 if found.clean else 1)
+
+
+@capture.command("list")
+@json_option
+def capture_list(as_json: bool) -> None:
+    """List the cameras that are plugged in, with serial number, firmware, USB and depth modes."""
+    from .capture.listing import list_devices
+
+    devices = list_devices()
+    if as_json:
+        print_json({"devices": [device.to_dict() for device in devices]})
+        return
+    for device in devices:
+        click.echo("\n".join(device.lines()))
+    if devices:
+        print_next("handloom capture probe realsense", "handloom capture record realsense --out R.zarr")
+    else:
+        click.echo("no RealSense camera is plugged in; 'virtual' and files are sources without one")
+        print_next("handloom capture probe virtual")
+
+
+@capture.command("probe")
+@click.argument("source", nargs=-1, required=True)
+@click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml); needed for several files.")
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=2.0, show_default=True, help="How long to look.")
+@seed_option
+@json_option
+def capture_probe(source: tuple[str, ...], rig: Path | None, seconds: float, seed: int, as_json: bool) -> None:
+    """Look at SOURCE for a moment: sizes, intrinsics, rates, clocks, how much of the depth is valid."""
+    from .capture.open import open_source
+    from .capture.probing import probe, refuse_recording
+
+    refuse_recording(source)
+    with open_source(source, rig=rig, frames=round(30 * seconds), seed=seed) as images:
+        found = probe(images, seconds=seconds)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    click.echo("\n".join(found.lines()))
+    said = " ".join(source) + (f" --rig {rig}" if rig else "")
+    print_next(f"handloom capture record {said} --out R.zarr")

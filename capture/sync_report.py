@@ -49,7 +49,13 @@ class CameraTimes:
 
 
 def sync_report(
-    names: Sequence[str], t_device_ns: I64, t_host_ns: I64, frame_number: I64, *, shared_clock: bool
+    names: Sequence[str],
+    t_device_ns: I64,
+    t_host_ns: I64,
+    frame_number: I64,
+    *,
+    shared_clock: bool,
+    first_row: int = 0,
 ) -> dict[str, Any]:
     """What the stamps of a recording say of its cameras, as plain values.
 
@@ -59,6 +65,7 @@ def sync_report(
         t_host_ns: (T, V) arrivals.
         frame_number: (T, V) the cameras' counters.
         shared_clock: all stamps are of one clock.
+        first_row: of the recording, where these rows begin later.
 
     Returns:
         `sets`, `complete`, `unmatched` (rows of a single image of a rig of several), `period_ms`, `skew_ms` (median,
@@ -86,7 +93,9 @@ def sync_report(
         device, host = t_device_ns[rows, view], t_host_ns[rows, view]
         found = camera_times(device, host, begin_ns=begin, shared=shared_clock)
         times[rows, view] = found.since
-        cameras[name] = _camera_report(device, host, frame_number[rows, view], found, rows, begin, shared=shared_clock)
+        cameras[name] = _camera_report(
+            device, host, frame_number[rows, view], found, rows + first_row, begin, shared=shared_clock
+        )
     skew_ms, phase_ms = _skew(times)
     for view, name in enumerate(names):
         if np.isfinite(phase_ms[view]):
