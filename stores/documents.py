@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tomllib
 from pathlib import Path
@@ -18,11 +19,14 @@ def read_small(path: Path) -> bytes:
         OSError: it cannot be read.
         ValueError: it is a folder, a pipe or a device, or too large.
     """
-    size = path.stat().st_size
     if not path.is_file():
-        raise ValueError("it is no file" if not path.is_dir() else "it is a folder")
-    if size > LARGEST_BYTES:
-        raise ValueError(f"it is too large for what it should be ({size / 1e6:.0f} MB)")
+        if path.is_dir():
+            raise ValueError("it is a folder")
+        if path.exists():
+            raise ValueError("it is no file")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+    if type(path) is type(Path()) and path.stat().st_size > LARGEST_BYTES:  # a path in the cloud is no such
+        raise ValueError(f"it is too large for what it should be ({path.stat().st_size / 1e6:.0f} MB)")
     return path.read_bytes()
 
 
