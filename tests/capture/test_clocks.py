@@ -286,7 +286,7 @@ def hours(cams: int, seconds: int) -> Iterator[Image]:
         true = (second * 30 + np.arange(30)[:, None]) * PERIOD_NS + rng.normal(0, 0.2e6, (30, cams))
         slow = 3e-6 / (2 * np.pi / 7200e9) * (1 - np.cos(2 * np.pi * true / 7200e9))
         device = (start + true * rate + slow * np.arange(-1, cams - 1)).astype(np.int64)
-        host = (NOON_NS + true + rng.exponential(5e6, true.shape)).astype(np.int64)
+        host = np.maximum.accumulate(NOON_NS + true + rng.exponential(5e6, true.shape)).astype(np.int64)
         gone = rng.random(true.shape) < 0.001
         for k, v in sorted(np.ndindex(true.shape), key=lambda at: host[at]):
             if not gone[k, v]:
