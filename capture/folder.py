@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import Rig
-from ..stores.folder import PlainFolder, read_folder
+from ..stores.folder import FolderImage, PlainFolder, read_folder
 from ..stores.folder_meta import noted, read_facts
 from ..stores.joints import OPENXR26
 from .source import Image, Moment
@@ -31,7 +33,6 @@ class FolderSource:
             are read, and may fail, when their turn comes.
     """
 
-    clock = "folder"
     live = False
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +43,8 @@ class FolderSource:
         self._timeless = len(stamps) == 1 and len(frames) > 1
         self._facts = read_facts(self._folder.meta, frames, where=str(path / "meta.toml"))
         self._row = {frame: row for row, frame in enumerate(frames)}
+        self.clock = "hardware_clock" if not self._timeless and _own_clocks(images) else "folder"
+        """Domain of the stamps: `folder` where one clock made them all."""
         # A folder of the wrong kind of images is told from its first ones, before anything is made of it.
         for view in range(len(self._folder.rig)):
             first = next((image for image in images if image.camera == view), None)
@@ -122,3 +125,19 @@ class FolderSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _own_clocks(images: Sequence[FolderImage]) -> bool:
+    """Whether each camera stamped with a clock of its own: its images of one frame lie further apart than frames do.
+
+    Arrivals are needed to bring such clocks together; without them the stamps are taken as they are.
+    """
+    if len({image.t_host_ns for image in images}) < len({image.frame for image in images}):
+        return False
+    spans: dict[int, list[int]] = {}
+    for image in images:
+        spans.setdefault(image.frame, []).append(image.t_device_ns)
+    apart = [max(stamps) - min(stamps) for stamps in spans.values() if len(stamps) > 1]
+    firsts = [min(stamps) for _, stamps in sorted(spans.items())]
+    steps = [abs(b - a) for a, b in pairwise(firsts)]
+    return bool(apart and steps) and median(apart) > median(steps)

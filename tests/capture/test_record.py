@@ -136,6 +136,22 @@ def test_a_folder_is_recorded_with_its_gaps(tmp_path: Path) -> None:
     assert made.labels is None
 
 
+def test_a_folder_of_cameras_with_clocks_of_their_own_is_grouped_by_them(tmp_path: Path) -> None:
+    """Exported captures made a set of each image: their stamps were taken for those of one clock."""
+    images = [
+        (i.frame_number, i.camera, i.depth, i.t_device_ns + i.camera * 7_200_000_000_000, i.t_host_ns)
+        for i in Fake(dropped=((0, 3),)).frames()
+    ]
+    write_folder(tmp_path / "f", RIG, images)
+    with FolderSource(tmp_path / "f") as source:
+        assert source.clock == "hardware_clock"
+        made = record(source, tmp_path / "r.zarr")
+    assert made.frames is not None
+    number = made.frames.read("frame_number")
+    assert number[:, 1].tolist() == list(range(40))
+    assert number[:, 0].tolist() == [-1 if row == 3 else row for row in range(40)]
+
+
 def test_only_a_source_that_knows_the_truth_can_keep_it(tmp_path: Path) -> None:
     with pytest.raises(HandloomError, match="knows no truth"):
         record(Fake(), tmp_path / "r.zarr", keep_truth=True)
