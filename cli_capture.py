@@ -312,12 +312,16 @@ def capture_list(as_json: bool) -> None:
 @seed_option
 @json_option
 def capture_probe(source: tuple[str, ...], rig: Path | None, seconds: float, seed: int, as_json: bool) -> None:
-    """Look at SOURCE for a moment: sizes, intrinsics, rates, clocks, how much of the depth is valid."""
-    from .capture.open import open_source
+    """Look at SOURCE, as 'capture record' takes it, for a moment: intrinsics, rates, clocks, valid depth."""
+    from .capture.open import open_live, open_source
     from .capture.probing import probe, refuse_recording
 
     refuse_recording(source)
-    with open_source(source, rig=rig, frames=round(30 * seconds), seed=seed) as images:
+    if source == ("realsense",):
+        images = open_live("realsense", rig=rig, fps=30, views=1, size=(640, 480), seed=seed)
+    else:
+        images = open_source(source, rig=rig, frames=round(30 * seconds), seed=seed)
+    with images:
         found = probe(images, seconds=seconds)
     if as_json:
         print_json(found.to_dict())

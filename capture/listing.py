@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
+from .cameras import connected
 from .sdk import load_sdk
 
 
@@ -53,11 +54,6 @@ class Device:
         if self.problem:
             out.append(f"  note: it could not be asked ({self.problem[:50]})")
         return out
-
-
-def connected() -> Iterable[Any]:
-    """The devices that the SDK finds."""
-    return list(load_sdk().context().query_devices())
 
 
 def list_devices(query: Callable[[], Iterable[Any]] | None = None) -> list[Device]:

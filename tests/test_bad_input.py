@@ -127,19 +127,28 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train --real": ("train", "murauer", "--real", "PATH", "--synth", "RECORDING", "--run", "OUT"),
     "train --synth": ("train", "murauer", "--arm", "synthetic-only", "--synth", "PATH", "--run", "OUT"),
     "eval results": ("eval", "results", "PATH", "--truth", "PATH", "--dataset", "nyu"),
+    "eval agreement": ("eval", "agreement", "PATH", "PATH", "--on", "RECORDING"),
     "export": ("export", "PATH", "--out", "OUT"),
+    "predict": ("predict", "PATH", "RECORDING", "--out", "OUT"),
+    "bootstrap": ("bootstrap", "PATH", "--out", "OUT"),
+    "label": ("label", "PATH", "--select", "2", "--out", "OUT"),
+    "view": ("view", "PATH", "--html", "OUT"),
+    "store label": ("store", "label", "PATH", "--joints", "JOINTS"),
+    "store label --joints": ("store", "label", "RECORDING", "--joints", "PATH", "--overwrite"),
+    "store tune": ("store", "tune", "PATH"),
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_strangers_are_refused_at_every_door(command: str, recording: Path, tmp_path: Path) -> None:
+def test_strangers_are_refused_at_every_door(command: str, folder: Path, recording: Path, tmp_path: Path) -> None:
     for name, make in STRANGERS.items():
         path, out = tmp_path / name.replace(" ", "-"), tmp_path / "made" / "out"
         out.parent.mkdir(exist_ok=True)
         make(path)
-        words = {"PATH": path, "OUT": out, "RECORDING": recording}
+        words = {"PATH": path, "OUT": out, "RECORDING": recording, "JOINTS": folder / "joints.csv"}
         done = run(*(words.get(word, word) for word in COMMANDS[command]))
         assert_refused(done, out)
+        assert "Usage:" not in done.stderr or "Invalid value" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("name", ["x" * 400, "a/" + "y" * 300 + "/r.zarr"])

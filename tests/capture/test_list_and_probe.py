@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from handloom.capture import sdk
+from handloom.capture.cameras import RealsenseCameras
 from handloom.capture.folder import FolderSource
 from handloom.capture.listing import Device, Mode, list_devices
 from handloom.capture.probing import probe
+from handloom.capture.software import SoftwareCamera
 from handloom.capture.source import Image
 from handloom.cli import main
 from handloom.stores.camera import Rig
@@ -185,6 +188,27 @@ def test_probing_the_virtual_rig() -> None:
     assert lines[0] == "cam0 (serial VIRTUAL000): 320 x 240"
     assert lines[-1] == "next: handloom capture record virtual --out R.zarr"
     assert max(map(len, lines)) <= 80
+
+
+def test_probing_cameras_that_are_plugged_in(small_rig: Rig, content: list[Image]) -> None:
+    pytest.importorskip("pyrealsense2")
+    plugged = [SoftwareCamera(camera, fps=30, clock="hardware_clock") for camera in small_rig.cameras]
+
+    def play() -> None:
+        for image in content:
+            plugged[image.camera].send(image)
+
+    with RealsenseCameras(rig=small_rig, devices=lambda: [camera.device for camera in plugged]) as source:
+        source.start()
+        thread = threading.Thread(target=play)
+        thread.start()
+        found = probe(source, seconds=60, images=10)
+        thread.join()
+    front, side = found.cameras
+    assert (front.name, front.width, front.height, front.depth_unit_mm, front.serial) == ("front", 64, 48, 0.25, "F1")
+    assert max(front.images, side.images) == 10
+    assert found.source["source"] == "realsense-cameras"
+    assert found.poses == "given"
 
 
 def test_probing_files_of_cameras(db3: list[Path]) -> None:
