@@ -390,7 +390,10 @@ class Appender:
         self.table.write_unit(self._unit, {name: values[:count] for name, values in joined.items()})
         self.table.commit(start + count)
         self._failed = False
-        self._pending = {name: [values[count:]] for name, values in joined.items()}
+        # A copy: what is left of a unit, be it nothing, would keep the whole of it in memory.
+        self._pending = {
+            name: [values[count:].copy()] if len(values) > count else [] for name, values in joined.items()
+        }
         self._count -= count
         self._unit += 1
 

@@ -22,8 +22,8 @@ SIZE = (160, 120)
 ROWS = 384
 UNIT = 64
 ROW_BYTES = 2 * 2 * SIZE[0] * SIZE[1]
-BOUND = 5 * UNIT * ROW_BYTES
-"""Two units of images as they are read and as they are to be written, and what they are packed into."""
+BOUND = 3 * UNIT * ROW_BYTES
+"""A unit of images as they are read, one as they are to be written, and what they are packed into; it was 4.5."""
 
 
 def make(path: Path, first: int) -> Path:
