@@ -1,7 +1,7 @@
 // The tool: what was placed, how it is drawn, what mouse and keys do to it.
 //
-// State of a frame: {status: "" | "done" | "skip", joints: [{p: [x, y, z] | null, by, m: {view: [u, v]}}]}. `p` is the
-// point in the rig, `m` the crosses a person set, `by` where the point comes from: labels, model, rest (nobody's),
+// State of a frame: {status: "" | "done" | "skip", joints: [{p: [x, y, z] | null, by, m: {view: [u, v]}}], k: the crops'
+// K that the crosses are pixels of}. `p` is the point in the rig, `m` the crosses a person set, `by` where the point comes from: labels, model, rest (nobody's),
 // ray (one cross, depth kept), surface (one cross, depth read), views (two crosses or more), unknown.
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -34,7 +34,7 @@ frames.forEach((f) => cameras.forEach((_, v) => viewOf(f, v)));
 function work(f = frame()) {
   if (!state.frames[f.id]) {
     const joints = f.prefill.map((p) => ({ p, by: p ? f.source : "unknown", m: {} }));
-    state.frames[f.id] = { status: "", joints };
+    state.frames[f.id] = { status: "", joints, k: f.views.map((view) => view && view.k) };
   }
   return state.frames[f.id];
 }
@@ -146,6 +146,20 @@ function recall() {
   }
 }
 
+// Crosses are pixels of a crop. Where the hand was located again since, the crop is another window of the same
+// camera: they move with it.
+function recut(f, w) {
+  f.views.forEach((view, v) => {
+    const then = w.k && w.k[v], now = view && view.k;
+    if (!then || !now || then.every((x, i) => x === now[i])) return;
+    for (const joint of w.joints) {
+      const mark = joint.m[v];
+      if (mark) joint.m[v] = [0, 1].map((i) => ((mark[i] - then[2 + i]) / then[i]) * now[i] + now[2 + i]);
+    }
+  });
+  w.k = f.views.map((view, v) => (view ? view.k : w.k && w.k[v]));
+}
+
 // Takes a saved state in; false where it is not one of this page.
 function take(saved) {
   if (!saved || saved.format !== data.format || saved.version > data.version) return false;
@@ -154,6 +168,7 @@ function take(saved) {
   // Frames of another selection stay in the state: they are saved with it, though not shown.
   const known = Object.entries(saved.frames || {}).filter(([, w]) => good(w));
   state.frames = Object.fromEntries(known);
+  for (const f of frames) if (state.frames[f.id]) recut(f, state.frames[f.id]);
   if (Array.isArray(saved.flesh) && saved.flesh.length === COUNT) state.flesh = saved.flesh;
   return true;
 }
