@@ -208,7 +208,10 @@ def test_the_depth_on_the_page_is_the_recording_s(page: Page, made: Path, unlabe
 
 
 def drag_joint(page: Page, view: int, joint: int, target: np.ndarray, recording: Recording) -> None:
-    """Take a joint with the mouse where the page has it in a view and let it go at the projection of `target` (rig)."""
+    """Take a joint with the mouse where the page has it in a view, let it go at the projection of `target` (rig).
+
+    As a mouse does, in whole CSS pixels.
+    """
     page.evaluate(f"document.querySelectorAll('#joints button')[{joint}].click()")
     k = page.evaluate(f"handloomLabel.views(0)[{view}].k")
     u, v = project(recording.rig.cameras[view].to_camera(target), k)
@@ -217,7 +220,7 @@ def drag_joint(page: Page, view: int, joint: int, target: np.ndarray, recording:
     if abs(x - to_x) + abs(y - to_y) < 6:  # so near that it would be a click
         page.drag(x, y, x + 12, y + 12)
         x, y = drawn_at(page, view, joint)
-    page.drag(x, y, to_x, to_y, steps=3)
+    page.drag(round(x), round(y), round(to_x), round(to_y), steps=3)
 
 
 def drawn_at(page: Page, view: int, joint: int) -> tuple[float, float]:
