@@ -210,7 +210,7 @@ def test_the_depth_on_the_page_is_the_recording_s(page: Page, made: Path, unlabe
 def drag_joint(page: Page, view: int, joint: int, target: np.ndarray, recording: Recording) -> None:
     """Take a joint with the mouse where the page has it in a view, let it go at the projection of `target` (rig).
 
-    As a mouse does, in whole CSS pixels.
+    By whole CSS pixels, as a mouse moves: the joint ends within half of one in each direction.
     """
     page.evaluate(f"document.querySelectorAll('#joints button')[{joint}].click()")
     k = page.evaluate(f"handloomLabel.views(0)[{view}].k")
@@ -220,7 +220,8 @@ def drag_joint(page: Page, view: int, joint: int, target: np.ndarray, recording:
     if abs(x - to_x) + abs(y - to_y) < 6:  # so near that it would be a click
         page.drag(x, y, x + 12, y + 12)
         x, y = drawn_at(page, view, joint)
-    page.drag(round(x), round(y), round(to_x), round(to_y), steps=3)
+    start_x, start_y = round(x), round(y)
+    page.drag(start_x, start_y, round(to_x - x + start_x), round(to_y - y + start_y), steps=3)
 
 
 def drawn_at(page: Page, view: int, joint: int) -> tuple[float, float]:
