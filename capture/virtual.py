@@ -61,6 +61,8 @@ class Motion(BaseModel):
     spread_deg: float = Field(50.0, ge=0)
     median_deg_s: float = Field(21.0, gt=0)
     p95_deg_s: float = Field(144.0, gt=0)
+    median_mm_s: float = Field(60.0, gt=0)
+    p95_mm_s: float = Field(300.0, gt=0)
     radius_mm: float = Field(80.0, ge=0)
     """The palm stays in a ball of this radius about the rig's origin."""
 
@@ -423,6 +425,8 @@ def _style(motion: Motion, rig: Rig, side: Literal["right", "left"]) -> MotionSt
         facing_spread_deg=motion.spread_deg,
         median_deg_s=motion.median_deg_s,
         p95_deg_s=motion.p95_deg_s,
+        median_mm_s=motion.median_mm_s,
+        p95_mm_s=motion.p95_mm_s,
         radius_mm=motion.radius_mm,
     )
 

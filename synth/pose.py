@@ -9,7 +9,8 @@ pinches meet, a fist's tips lie in the palm and its thumb on the fingers), and p
 by more than real flesh yields (5 mm) are drawn again.
 
 Motion runs along straight ways between such poses and viewpoints at a speed whose logarithm wanders: at 30 Hz
-a hand turns 0.7° a frame in the median and 4.8° at the 95th percentile, as measured on people.
+a hand turns 0.7° a frame in the median and 4.8° at the 95th percentile, as measured on people. The palm travels
+by itself, at speeds of our choice.
 
 Cost: about 1 ms a pose, 0.2 ms a frame of motion.
 """
@@ -257,6 +258,11 @@ class MotionStyle:
     """Median speed at which the hand turns, and its fingers bend."""
     p95_deg_s: float = 144.0
     """The 95th percentile of that speed."""
+    median_mm_s: float = 60.0
+    """Median speed at which the palm travels; ours, as is its spread: a hand that talks or plays, not one that
+    reaches."""
+    p95_mm_s: float = 300.0
+    """The 95th percentile of that speed."""
     facing: tuple[float, float, float] | None = None
     """Rotation vector (rad) around which the hand stays; None: any rotation."""
     facing_spread_deg: float = 40.0
@@ -289,28 +295,32 @@ def sample_trajectory(
     proportions = np.zeros(SHAPE_SIZE) if shape is None else np.asarray(shape, np.float64)
     pad = int(np.ceil(4 * style.smoothing_s * fps))
     total = n_frames + 2 * pad
-    bend, turn = (_progress(rng, total, fps, style) for _ in range(2))
+    bend, turn = (_progress(rng, total, fps, style.median_deg_s, style.p95_deg_s) for _ in range(2))
     poses = _along(bend, *_pose_stops(hand, rng, float(bend[-1]), style, proportions))
     rotations, angles = _view_stops(rng, float(turn[-1]), style)
-    palms = np.array([point_in_ball(rng, style.radius_mm) for _ in rotations])
+    # The palm goes its own way: a hand may turn where it is, and travel without turning.
+    travel = _progress(rng, total, fps, style.median_mm_s, style.p95_mm_s)
     quaternions = _quaternions(_turning(turn, rotations, angles))
     keep = slice(pad, pad + n_frames)
     poses, quaternions, places = (
         gaussian_filter1d(track, style.smoothing_s * fps, axis=0, mode="nearest")[keep]
-        for track in (poses, quaternions, _along(turn, palms, angles))
+        for track in (poses, quaternions, _along(travel, *_place_stops(rng, float(travel[-1]), style)))
     )
     return poses, root_at(hand, proportions, quaternion_matrix(quaternions), places)
 
 
-def _progress(rng: np.random.Generator, count: int, fps: float, style: MotionStyle) -> F64:
-    """(count,) degrees gone by each frame, from 0; the speed's logarithm varies over a third of a second."""
+def _progress(rng: np.random.Generator, count: int, fps: float, median: float, p95: float) -> F64:
+    """(count,) degrees or mm gone by each frame, from 0, at speeds of that median and 95th percentile a second.
+
+    The speed's logarithm varies over a third of a second.
+    """
     sigma = 0.35 * fps
     margin = int(np.ceil(4 * sigma))
     noise = gaussian_filter1d(rng.normal(size=count + 2 * margin), sigma)[margin : margin + count]
     # White noise through a Gaussian of width σ has variance 1 / (2 σ √π).
     noise *= np.sqrt(2 * sigma * np.sqrt(np.pi))
-    spread = np.log(style.p95_deg_s / style.median_deg_s) / 1.645
-    steps = style.median_deg_s * np.exp(spread * noise) / fps
+    spread = np.log(p95 / median) / 1.645
+    steps = median * np.exp(spread * noise) / fps
     gone: F64 = np.cumsum(steps) - steps[0]
     return gone
 
@@ -367,6 +377,17 @@ def _view_stops(rng: np.random.Generator, reach_deg: float, style: MotionStyle) 
         lengths.append(float(np.degrees(np.linalg.norm(rotation_vector(goal @ stops[-1].T)))) + 0.1)
         stops.append(goal)
     return np.array(stops), np.array(lengths)
+
+
+def _place_stops(rng: np.random.Generator, reach_mm: float, style: MotionStyle) -> tuple[F64, F64]:
+    """Places (n, 3) of the palm to pass through and the ways between them, until the way is long enough."""
+    stops, lengths, gone = [point_in_ball(rng, style.radius_mm)], [0.0], 0.0
+    while gone <= reach_mm:
+        stops.append(point_in_ball(rng, style.radius_mm))
+        # Never quite 0: a ball without a radius has one place.
+        lengths.append(float(np.linalg.norm(stops[-1] - stops[-2])) + 0.1)
+        gone += lengths[-1]
+    return np.array(stops), np.array(lengths[1:])
 
 
 def _turning(progress: F64, stops: F64, lengths: F64) -> F64:

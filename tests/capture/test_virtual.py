@@ -139,7 +139,7 @@ def test_a_failure_while_rendering_reaches_the_reader(monkeypatch: pytest.Monkey
 
 def test_fast_motion_is_faster() -> None:
     def way(speed: float) -> float:
-        motion = Motion(median_deg_s=speed, p95_deg_s=4 * speed)
+        motion = Motion(median_mm_s=speed, p95_mm_s=4 * speed)
         with VirtualRig(VirtualConfig(frames=90, motion=motion, transport="direct"), rig=RIG) as source:
             palms = np.array([source.moment(0, k).labels["joints"][0] for k in range(1, 91)])
         return float(np.linalg.norm(np.diff(palms, axis=0), axis=1).sum())

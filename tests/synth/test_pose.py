@@ -171,6 +171,9 @@ def test_motion_has_human_speeds(hand: RiggedHand) -> None:
     assert np.mean(depth <= TOLERANCE_MM + 1) > 0.95
     joints = pose_hand(hand, pose, root, np.zeros((6000, SHAPE_SIZE))).joints
     assert np.linalg.norm(joints[:, PALM], axis=1).max() < 100.01
+    travel_mm_s = 30 * np.linalg.norm(np.diff(joints[:, PALM], axis=0), axis=1)
+    assert np.median(travel_mm_s) == pytest.approx(60, rel=0.3)
+    assert np.percentile(travel_mm_s, 95) == pytest.approx(300, rel=0.3)
     # Smooth: what changes between two steps is little against the fastest step.
     steps = np.diff(joints, axis=0)
     speed = np.linalg.norm(steps, axis=-1).max(axis=1)
@@ -193,6 +196,14 @@ def test_motion_is_the_same_at_any_frame_rate(hand: RiggedHand) -> None:
         sample_trajectory(hand, np.random.default_rng(9), n_frames=100 * fps, fps=float(fps))[1] for fps in (30, 90)
     )
     assert np.median(turns_deg(slow)) / np.median(turns_deg(fast)) == pytest.approx(3, rel=0.35)
+
+
+def test_a_hand_may_stay_where_it_is(hand: RiggedHand) -> None:
+    _, root = sample_trajectory(
+        hand, np.random.default_rng(3), n_frames=300, fps=30.0, style=MotionStyle(radius_mm=0.0)
+    )  # fmt: skip
+    palms = pose_hand(hand, np.zeros((300, POSE_SIZE)), root, np.zeros((300, SHAPE_SIZE))).joints[:, PALM]
+    assert np.abs(palms).max() < 0.01
 
 
 def test_a_style_moves_as_it_says(hand: RiggedHand) -> None:
