@@ -67,6 +67,9 @@ class TrainConfig(BaseModel):
     """The same where the centre was located, and of synthetic crops when `centers` is 'located'."""
     centers: Literal["auto", "true", "located"] = "auto"
     """Which centres the model will meet; 'auto': those of the real recording, 'true' without one."""
+    min_center_score: float = Field(default=0.3, ge=0, le=1)
+    """Located crops of the real recording with a lower score are left out; the score is the probability that the
+    centre is within 30 mm of the palm."""
     noise_mm: float = Field(default=5.0, ge=0)
     """Standard deviation of the white depth noise."""
 

@@ -83,6 +83,9 @@ def load_training_data(
     _check_agreement(used, needs, plain, captured)
 
     real_data = _load_training_rows(captured) if captured else None
+    unsure = 0
+    if real_data is not None and captured is not None:
+        real_data, unsure = _without_unsure_centers(real_data, captured, config.min_center_score)
     chosen = _choose_labels(config, real_data, captured) if real_data and captured else np.zeros(0, np.int64)
     if needs.labels and not len(chosen):
         raise HandloomError(
@@ -140,6 +143,7 @@ def load_training_data(
         "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames} if captured else None,
         "labelled_frames": [int(f) for f in real_bank.frame_id[chosen]] if real_bank else [],
         "labelled_crops_off_the_hand": missed,
+        "crops_of_low_score": unsure,
         "centers": "located" if located else "true",
         "images": "in memory" if pooling is None else f"pool of {pooling.memory_mb:g} MB",
     }
@@ -273,6 +277,14 @@ def _training_rows(recording: Recording) -> NDArray[np.int64]:
             why=f"all of its {recording.n_frames} frames are kept for validation and test",
         )
     return rows
+
+
+def _without_unsure_centers(data: Resident, recording: Recording, least: float) -> tuple[Resident, int]:
+    """The frames without crops whose located centre scores less, and how many these are."""
+    assert recording.crops is not None
+    score = recording.crops.read_rows("center_score", data.rows)
+    low = data.present & (data.center_source == LOCATED) & (score < least)
+    return replace(data, present=data.present & ~low), int(low.sum())
 
 
 def _without_missed_hands(bank: Bank, layout: Layout, *, cube_mm: float) -> tuple[Bank, int]:

@@ -221,7 +221,14 @@ def toy_data(synthetic: Resident, captured: Resident) -> Callable[..., TrainingD
     return make
 
 
-def write_recording(path: Path, data: Resident, *, hand: Hand = "right", twins_of: str = "") -> Path:
+def write_recording(
+    path: Path,
+    data: Resident,
+    *,
+    hand: Hand = "right",
+    twins_of: str = "",
+    center_score: NDArray[np.float32] | None = None,
+) -> Path:
     """A recording on disk that reads back as `data`; all columns that training does not use are zero."""
     kind: Kind = "captured" if data.center_source.max() == 2 else "synthetic"
     attributes = {"twins_of": twins_of} if twins_of else {}
@@ -235,6 +242,9 @@ def write_recording(path: Path, data: Resident, *, hand: Hand = "right", twins_o
     for table in tables:
         with Appender(table) as appender:
             given = {name: getattr(data, name, None) for name in table.columns}
+            if "center_score" in table.columns:
+                found = (data.center_source > 0).astype(np.float32)
+                given["center_score"] = found if center_score is None else center_score
             count = len(data.crop)
             appender.append(
                 {

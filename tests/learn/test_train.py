@@ -26,6 +26,7 @@ from handloom.stores.edit import merge, repack, subset
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import LAYOUTS
 from handloom.stores.reading import Resident
+from handloom.stores.recording import CENTER_SOURCES
 
 CPU = torch.device("cpu")
 TINY = Architecture(features="plain", stem=4, channels=(8,), mid=(), feature_width=16, view_channels=(8, 4))
@@ -404,6 +405,20 @@ def test_overrides_replace_only_what_they_name() -> None:
         preset("murauer", "quick", "full", {"weights": {"veiw": 3e-4}})
     with pytest.raises(HandloomError, match="of another arm"):
         preset("murauer", "quick", "full", plain.model_dump() | {"arm": "control"})
+
+
+def test_crops_of_low_score_are_not_trained_on(tmp_path: Path, toy: SimpleNamespace, captured: Resident) -> None:
+    source = captured.center_source.copy()
+    source[4] = CENTER_SOURCES.index("truth")
+    score = np.full(source.shape, 0.9, np.float32)
+    score[1, 2], score[3, 0], score[4, 0] = 0.1, 0.29, 0.0  # a true centre needs no score
+    path = toy.write(tmp_path / "unsure.zarr", replace(captured, center_source=source), center_score=score)
+    data = load_training_data(tiny("real-only", labels=None), synth=[], real=path, device=CPU)
+    assert data.real is not None
+    assert data.sources["crops_of_low_score"] == 2
+    assert torch.nonzero(~data.real.present)[:, 0].tolist() == [1 * 3 + 2, 3 * 3]
+    every = tiny("real-only", labels=None, min_center_score=0.0)
+    assert load_training_data(every, synth=[], real=path, device=CPU).sources["crops_of_low_score"] == 0
 
 
 def test_labelled_crops_off_the_hand_are_not_trained_on(
