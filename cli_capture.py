@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option
+from .options import FILE, FOLDER, json_option, one_thread, overwrite_option, print_json, print_next, seed_option
 
 
 def _size(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
@@ -107,19 +108,54 @@ def _record_live(
 
 @capture.command("locate")
 @click.argument("recording", type=FOLDER)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes that look for it.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="What scores less is marked as not found; training leaves it out.",
+)
+@click.option("--smooth/--no-smooth", default=True, show_default=True, help="Follow the hand over time.")
+@click.option("--calibrate-on", type=FOLDER, metavar="S.zarr", help="Synthetic recording of the same rig to fit to.")
+@click.option("--report", type=FILE, help="A page (.html) to write: score over time, sets with what was found.")
+@json_option
 @overwrite_option
-def capture_locate(recording: Path, overwrite: bool) -> None:
-    """Find the hand in every image, without labels, and write the crops."""
-    _locate(recording, overwrite=overwrite)
+def capture_locate(recording: Path, report: Path | None, as_json: bool, overwrite: bool, **given: Any) -> None:
+    """Find the hand in every image, without labels, and write the crops.
+
+    A centre's score is the probability that it is within 30 mm of the palm's joint.
+    """
+    if report:
+        from .stores.page import refuse_taken
+
+        refuse_taken(report, overwrite=overwrite)
+    _locate(recording, report, as_json=as_json, overwrite=overwrite, **given)
 
 
-def _locate(recording: Path, *, overwrite: bool) -> None:
+def _locate(
+    recording: Path, report: Path | None = None, *, as_json: bool = False, overwrite: bool, **given: Any
+) -> None:
+    one_thread()
     from .capture.locating import locate
     from .console import progress
 
-    with progress("Locating") as report:
-        found = locate(recording, overwrite=overwrite, progress=report)
+    with progress("Locating") as tell:
+        found = locate(recording, overwrite=overwrite, progress=tell, **given)
+    if report:
+        from .capture.locating_report import write_report
+
+        write_report(recording, report, min_score=given.get("min_score", 0.0), overwrite=overwrite)
+    if as_json:
+        print_json(asdict(found))
+        return
     click.echo(f"{recording}: the hand was found in {found.located} of {found.images} images")
+    if found.marked:
+        click.echo(f"{found.marked} more score below {given['min_score']:g} and are marked as not found")
+    if found.unsure:
+        click.echo(f"{found.unsure} of those found score below 0.5: as likely wrong as right, or worse")
+    if report:
+        click.echo(f"{report}: score over time, and sets with what was found")
     print_next(f"handloom train murauer --preset quick --synth S.zarr --real {recording} --labels 0 --run runs/full")
 
 

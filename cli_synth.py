@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from .options import (
     hand_option,
     json_option,
     mapping_option,
+    one_thread,
     overwrite_option,
     print_facts,
     print_json,
@@ -176,18 +175,6 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return decorate
 
 
-def _one_thread() -> None:
-    """Let numpy and numba run one thread, as workers do, unless they are here already or told otherwise.
-
-    On a busy machine of two cores one process with their threads drew 144 views/s, with one thread 598.
-    """
-    from .synth.executor import THREAD_VARIABLES
-
-    if "numpy" not in sys.modules:
-        for name in THREAD_VARIABLES:
-            os.environ.setdefault(name, "1")
-
-
 def _begin_or_continue(resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise click.UsageError("give either --resume, which keeps what is there, or --overwrite, which begins again")
@@ -229,7 +216,7 @@ def synth_plan(
     Ends with 1 if the disk is too small for it.
     """
     _begin_or_continue(resume, overwrite)
-    _one_thread()
+    one_thread()
     from .synth.plan import make_plan
 
     settings = _settings(config_file, overrides, given)
@@ -270,7 +257,7 @@ def synth_run(
     then joins the shares and makes what is missing.
     """
     _begin_or_continue(resume, overwrite)
-    _one_thread()
+    one_thread()
     from .console import progress
     from .synth.generate import make_share, synthesise
 

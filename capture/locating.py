@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,22 +19,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.camera import Rig, refuse_distortion
+from ..stores.camera import refuse_distortion
 from ..stores.crops import crop_k, take_crop
 from ..stores.errors import HandloomError
 from ..stores.joints import OPENXR26
 from ..stores.locate import (
+    Candidate,
     Found,
     background_of,
-    clusters,
     follow,
     hand_candidates,
-    point_cloud,
     probability,
 )
-from ..stores.palm import Calibrations, Candidate
-from ..stores.palm_calibration import Example, calibrate
-from ..stores.palm_values import BUILT_IN
+from ..stores.palm_fit import fit, patches_about
+from ..stores.palm_net import Net, built_in
 from ..stores.recording import CENTER_SOURCES, Recording, open_recording
 from ..stores.table import Appender
 from .record import Progress
@@ -42,6 +40,8 @@ from .record import Progress
 LOCATED: Final = CENTER_SOURCES.index("located")
 BACKGROUND_SAMPLES: Final = 60
 BATCH: Final = 32
+SURE: Final = 0.5
+"""A score above which a place is more likely right than wrong."""
 LEAST_PIXELS: Final = 40
 """Crop pixels within `HAND_MM` of the centre's depth, below which the hand counts as not seen in that view."""
 HAND_MM: Final = 120.0
@@ -59,6 +59,10 @@ class Located:
     """Images in which the hand was found."""
     frames: int
     mean_score: float
+    unsure: int
+    """Of the located ones, those with a score below `SURE`."""
+    marked: int
+    """Images in which what was found scores too little to be taken for a hand."""
 
 
 def locate(
@@ -68,6 +72,7 @@ def locate(
     jobs: int = 1,
     calibrate_on: Path | None = None,
     smooth: bool = True,
+    min_score: float = 0.0,
     progress: Progress | None = None,
 ) -> Located:
     """Write `crops/` of a captured recording.
@@ -76,9 +81,10 @@ def locate(
         path: the recording, with full frames.
         overwrite: replace crops that are complete; those of a pass that was cut off are replaced anyhow.
         jobs: processes that look for candidates; changes nothing but the time.
-        calibrate_on: a synthetic recording of the same rig; the palm's correction is fitted to it instead of
-            the built-in one.
+        calibrate_on: a synthetic recording of the same rig; what the network says is fitted to it.
         smooth: follow one hand through each sequence; else every set is judged by itself.
+        min_score: what scores less is not taken for a hand: it keeps its centre and score, but no source, and
+            training leaves it out.
         progress: told of sets done, in two passes.
 
     Raises:
@@ -97,20 +103,20 @@ def locate(
         if recording.crops.committed >= recording.n_frames and not overwrite:
             raise HandloomError("The hand was located already", where=str(path), fix="add --overwrite")
         shutil.rmtree(path / "crops")
-    calibration = calibration_from(calibrate_on) if calibrate_on is not None else None
+    net = net_from(calibrate_on) if calibrate_on is not None else None
     total = 2 * recording.n_frames
 
     def tell(done: int) -> None:
         if progress is not None:
             progress(done, total)
 
-    found = _candidates(recording, calibration, jobs, tell)
+    found = _candidates(recording, net, jobs, tell)
     followed = _followed(found, frames.read("sequence")) if smooth else [_best(row) for row in found]
-    return _write(recording, followed, tell)
+    return _write(recording, followed, min_score, tell)
 
 
-def calibration_from(path: Path, *, rows: int = 400) -> Calibrations:
-    """The palm's correction for the rig of a synthetic recording, fitted to its first rows.
+def net_from(path: Path, *, rows: int = 400) -> Net:
+    """The network fitted to the rig, sensor and hands of a synthetic recording, by its first rows.
 
     Raises:
         HandloomError: it has no crops with labels in the layout openxr26.
@@ -120,69 +126,49 @@ def calibration_from(path: Path, *, rows: int = 400) -> Calibrations:
     if recording.crops is None or recording.labels is None or layout is None or layout.name != "openxr26":
         raise HandloomError("Only a synthetic recording with crops and joints can calibrate", where=str(path))
     depth, k = recording.crops.read("crop", 0, rows), recording.crops.read("k", 0, rows)
-    joints = recording.labels.read("joints", 0, rows)
+    palms = recording.labels.read("joints", 0, rows)[:, OPENXR26.index("palm")].astype(np.float64)
     assert recording.frames is not None
     present = recording.frames.read("present", 0, rows) > 0
-    return calibrate(_examples(recording, depth, k, joints, present), base=BUILT_IN)
+    rng = np.random.default_rng(0)
+    patches, offsets = [], []
+    for row, view in np.argwhere(present):
+        camera = recording.rig.cameras[view]
+        fx, fy, cx, cy = (float(value) for value in k[row, view])
+        side = depth.shape[-1]
+        crop = replace(camera, width=side, height=side, k=(fx, fy, cx, cy))
+        image = depth[row, view] * np.float32(camera.depth_unit_mm)
+        part = patches_about(palms[row], image, crop, rng)
+        patches.append(part[0])
+        offsets.append(part[1])
+    return fit(built_in(), np.concatenate(patches), np.concatenate(offsets), where=str(path))
 
 
-def _examples(
-    recording: Recording,
-    depth: NDArray[np.uint16],
-    k: NDArray[np.float32],
-    joints: NDArray[np.float32],
-    present: NDArray[np.bool_],
-) -> Iterator[Example]:
-    """All views of each row together, and one of them alone."""
-    units, side = recording.depth_unit_mm, depth.shape[-1]
-    palm, wrist = OPENXR26.index("palm"), OPENXR26.index("wrist")
-    for row in range(len(depth)):
-        cameras = [
-            replace(camera, width=side, height=side, k=(float(fx), float(fy), float(cx), float(cy)))
-            for camera, (fx, fy, cx, cy) in zip(recording.rig.cameras, k[row], strict=True)
-        ]
-        views = [view for view in range(len(cameras)) if present[row, view]]
-        for subset in (views, views[row % max(len(views), 1) :][:1]):
-            if not subset:
-                continue
-            rig = Rig(tuple(cameras[view] for view in subset))
-            images = [depth[row, view] * units[view] for view in subset]
-            for cloud in clusters(point_cloud(images, rig, [None] * len(subset))):
-                points = joints[row].astype(np.float64)
-                near = bool(np.linalg.norm(cloud.points - points[palm], axis=1).min() < 40)
-                yield Example(cloud, points[palm] if near else None, points[wrist] if near else None)
-
-
-def _candidates(
-    recording: Recording, calibration: Calibrations | None, jobs: int, tell: Callable[[int], None]
-) -> list[list[Candidate]]:
+def _candidates(recording: Recording, net: Net | None, jobs: int, tell: Callable[[int], None]) -> list[list[Candidate]]:
     """Candidates of every set."""
     backgrounds = _backgrounds(recording)
     starts = range(0, recording.n_frames, BATCH)
     found: list[list[Candidate]] = []
     if jobs <= 1 or len(starts) < 2 * jobs:
         for start in starts:
-            found += _candidates_of(recording, start, backgrounds, calibration)
+            found += _candidates_of(recording, start, backgrounds, net)
             tell(len(found))
         return found
     # Spawned, never forked: threads of OpenCV and numba do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        tasks = [(recording.path, start, backgrounds, calibration) for start in starts]
+        tasks = [(recording.path, start, backgrounds, net) for start in starts]
         for part in pool.map(_candidates_task, tasks):
             found += part
             tell(len(found))
     return found
 
 
-def _candidates_task(task: tuple[Path, int, list[Any], Calibrations | None]) -> list[list[Candidate]]:
-    path, start, backgrounds, calibration = task
-    return _candidates_of(open_recording(path), start, backgrounds, calibration)
+def _candidates_task(task: tuple[Path, int, list[Any], Net | None]) -> list[list[Candidate]]:
+    path, start, backgrounds, net = task
+    return _candidates_of(open_recording(path), start, backgrounds, net)
 
 
-def _candidates_of(
-    recording: Recording, start: int, backgrounds: list[Any], calibration: Calibrations | None
-) -> list[list[Candidate]]:
+def _candidates_of(recording: Recording, start: int, backgrounds: list[Any], net: Net | None) -> list[list[Candidate]]:
     """Candidates of `BATCH` sets from `start` on."""
     assert recording.frames is not None
     depth, units = _read(recording, start), recording.depth_unit_mm
@@ -190,11 +176,7 @@ def _candidates_of(
     out = []
     for row in range(len(present)):
         images = [depth[view][row] * units[view] if present[row, view] else None for view in range(len(units))]
-        found = hand_candidates(images, recording.rig, background_mm=backgrounds, calibration=calibration)
-        if not found:
-            # A hand that keeps still for a whole recording becomes background: look without it.
-            found = hand_candidates(images, recording.rig, calibration=calibration)
-        out.append(found)
+        out.append(hand_candidates(images, recording.rig, background_mm=backgrounds, net=net))
     return out
 
 
@@ -237,23 +219,31 @@ def _best(found: list[Candidate]) -> Found | None:
     return Found(best.palm_mm, probability(best))
 
 
-def _write(recording: Recording, found: Sequence[Found | None], tell: Callable[[int], None]) -> Located:
+def _write(
+    recording: Recording, found: Sequence[Found | None], min_score: float, tell: Callable[[int], None]
+) -> Located:
     """Cut the crops around what was found."""
     table = recording.create_crops(parts=False)
     crop_px, window_mm = int(table.attributes["crop_px"]), float(table.attributes["window_mm"])
     assert recording.frames is not None
-    images = located = 0
+    images = located = unsure = marked = 0
     with Appender(table) as appender:
         for start in range(0, recording.n_frames, BATCH):
             present = recording.frames.read("present", start, start + BATCH) > 0
             part = found[start : start + BATCH]
             rows = crops_around(recording, _read(recording, start), present, part, crop_px, window_mm)
+            low = (rows["center_source"] > 0) & (rows["center_score"] < min_score)
+            rows["center_source"][low] = 0
             appender.append(rows)
             images += int(present.sum())
-            located += int((rows["center_source"] > 0).sum())
+            taken = rows["center_source"] > 0
+            located += int(taken.sum())
+            unsure += int((taken & (rows["center_score"] < SURE)).sum())
+            marked += int(low.sum())
             tell(recording.n_frames + start + len(present))
     scores = [one.score for one in found if one is not None]
-    return Located(images, located, recording.n_frames, float(np.mean(scores)) if scores else 0.0)
+    mean = float(np.mean(scores)) if scores else 0.0
+    return Located(images, located, recording.n_frames, mean, unsure, marked)
 
 
 def crops_around(

@@ -53,8 +53,8 @@ def shoulder(axes: Axes, side: Literal["right", "left"]) -> F64:
     return (BODY_BEHIND_MM - 20) * axes.back + 40 * axes.up + (-190 if side == "right" else 190) * axes.right
 
 
-def room(rig: Rig) -> Mesh:
-    """All that does not move."""
+def room(rig: Rig, *, with_person: bool = True) -> Mesh:
+    """All that does not move; the person may be left out, to be drawn elsewhere."""
     axes = axes_of(rig)
     desk = box(
         -(DESK_BELOW_MM + 15) * axes.up + 200 * axes.back,
@@ -63,6 +63,11 @@ def room(rig: Rig) -> Mesh:
     if not axes.has_front:
         return desk
     wall = box(WALL_BEHIND_MM * axes.back, [2500 * axes.right, 1500 * axes.up, 10 * axes.back])
+    return joined([desk, wall, person(axes)] if with_person else [desk, wall])
+
+
+def person(axes: Axes) -> Mesh:
+    """Torso and head of who sits behind the volume and faces the cameras."""
     spine = BODY_BEHIND_MM * axes.back + np.array([-520, -300, -100, 60, 100])[:, None] * axes.up
     torso = tube(spine, [(165, 105), (155, 105), (185, 115), (170, 90), (60, 60)], across=axes.right)
     heights = np.array([95, 150, 200, 250, 300, 345, 360])[:, None]
@@ -71,7 +76,7 @@ def room(rig: Rig) -> Mesh:
         [(58, 58), (62, 70), (76, 92), (82, 100), (78, 95), (52, 65), (20, 25)],
         across=axes.right,
     )
-    return joined([desk, wall, torso, head])
+    return joined([torso, head])
 
 
 def sleeve(stump_mm: F64, direction: F64, radius_mm: float, shoulder_mm: F64) -> Mesh:

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from handloom.capture.importing import import_folder
-from handloom.capture.locating import calibration_from, locate
+from handloom.capture.locating import locate, net_from
 from handloom.capture.record import record
 from handloom.capture.virtual import VirtualConfig, VirtualRig
+from handloom.cli import main
 from handloom.stores.camera import Rig
 from handloom.stores.crops import take_crop
 from handloom.stores.errors import HandloomError
 from handloom.stores.folder import write_folder
-from handloom.stores.palm_values import BUILT_IN
+from handloom.stores.palm_net import built_in
 from handloom.stores.recording import open_recording
 from handloom.synth.config import SynthConfig
 from handloom.synth.generate import synthesise
@@ -142,8 +145,8 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_synthetic_recording_calibrates_for_its_rig(synthetic: Path, recorded: Path, tmp_path: Path) -> None:
-    fitted = calibration_from(synthetic, rows=150)
-    assert not np.array_equal(fitted.several.lateral, BUILT_IN.several.lateral)
+    fitted = net_from(synthetic, rows=150)
+    assert not np.array_equal(fitted.weights["again.out"], built_in().weights["again.out"])
     shutil.copytree(recorded, tmp_path / "r.zarr")
     assert locate(tmp_path / "r.zarr", calibrate_on=synthetic).located > COUNT
 
@@ -152,7 +155,7 @@ def test_only_captures_with_full_frames_are_searched(synthetic: Path, recorded: 
     with pytest.raises(HandloomError, match="no full frames"):
         locate(synthetic)
     with pytest.raises(HandloomError, match="can calibrate"):
-        calibration_from(recorded)
+        net_from(recorded)
 
 
 def test_a_camera_with_lens_distortion_is_refused_by_name(tmp_path: Path) -> None:
@@ -164,3 +167,68 @@ def test_a_camera_with_lens_distortion_is_refused_by_name(tmp_path: Path) -> Non
     with pytest.raises(HandloomError, match="Camera 'cam0' has lens distortion"):
         locate(tmp_path / "r.zarr")
     assert open_recording(tmp_path / "r.zarr").crops is None
+
+
+def test_the_command_marks_what_scores_low_and_shows_it(located: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "r.zarr", tmp_path / "page.html"
+    shutil.copytree(located, out)
+    before = open_recording(out).crops
+    assert before is not None
+    source, score = before.read("center_source"), before.read("center_score")
+    least = float(np.median(score[source > 0]))
+    kept, low = int((score[source > 0] >= least).sum()), int((score[source > 0] < least).sum())
+    assert low > 10
+    images = int(open_recording(out).frames.read("present").sum())  # type: ignore[union-attr]
+    command = ["capture", "locate", str(out), "--overwrite", "--jobs", "1", "--min-score", repr(least)]
+    done = CliRunner().invoke(main, [*command, "--report", str(page)])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{out}: the hand was found in {kept} of {images} images"
+    assert lines[1] == f"{low} more score below {least:g} and are marked as not found"
+    assert lines[-2] == f"{page}: score over time, and sets with what was found"
+    assert lines[-1].startswith("next: handloom train murauer")
+    after = open_recording(out).crops
+    assert after is not None
+    # Marked ones keep where and how sure: nothing is lost but their source.
+    marked = (source > 0) & (score < least)
+    assert not after.read("center_source")[marked].any()
+    assert np.array_equal(after.read("center_score"), score)
+    assert np.array_equal(after.read("center"), before.read("center"))
+    text = page.read_text()
+    assert f"Found in {kept} of {images} images" in text
+    assert text.count("data:image/png") >= 10
+    assert CliRunner().invoke(main, [*command, "--report", str(page)]).exit_code == 0  # --overwrite holds for both
+    refused = CliRunner().invoke(main, ["capture", "locate", str(out), "--report", str(page)])
+    assert refused.exit_code == 2
+    assert "The report exists already" in refused.output
+
+
+def test_the_command_speaks_json(recorded: Path, tmp_path: Path) -> None:
+    shutil.copytree(recorded, tmp_path / "r.zarr")
+    done = CliRunner().invoke(
+        main, ["capture", "locate", str(tmp_path / "r.zarr"), "--no-smooth", "--jobs", "1", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found) == {"images", "located", "frames", "mean_score", "unsure", "marked"}
+    assert found["frames"] == COUNT
+    assert found["marked"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("views", "share", "sure_share"), [(3, 0.95, 0.98), (1, 0.75, 0.85)])
+def test_a_person_s_hand_is_found_within_30_mm(views: int, share: float, sure_share: float, tmp_path: Path) -> None:
+    """Four subjects before torso, desk and wall, palms as fast as people's, cameras as they are."""
+    config = VirtualConfig(frames=240, sequence_frames=24, fps=15, subjects=4, transport="direct", jobs=1, seed=11)
+    with VirtualRig(config, rig=ring_rig(views)) as source:
+        record(source, tmp_path / "r.zarr", keep_truth=True)
+    locate(tmp_path / "r.zarr")
+    recording = open_recording(tmp_path / "r.zarr")
+    assert recording.crops is not None
+    assert recording.labels is not None
+    palm = recording.rig.cameras[0].to_camera(recording.labels.read("joints")[:, 0])
+    error = np.linalg.norm(recording.crops.read("center")[:, 0] - palm, axis=1)
+    sure = recording.crops.read("center_score")[:, 0] > 0.5
+    assert (error < 30).mean() >= share
+    assert (error[sure] < 30).mean() >= sure_share
+    assert sure.mean() > 0.7
