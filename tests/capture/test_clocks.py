@@ -321,5 +321,6 @@ def test_memory_stays_bounded_and_sets_whole() -> None:
 
 
 @pytest.mark.slow
-def test_memory_stays_bounded_over_two_hours_of_eight_cameras() -> None:
-    grouped_in_bounded_memory(8, 7200)
+def test_memory_stays_bounded_over_a_quarter_of_an_hour() -> None:
+    """Longer than what a clock is fitted to, ten minutes; benchmarks/clocks.py goes through hours."""
+    grouped_in_bounded_memory(4, 900)
