@@ -2,7 +2,7 @@
 PYTHON ?= python3
 EXTRAS ?= realsense
 # What the tests need beside it; the demo does without these and their 1.2 GB.
-TEST_EXTRAS ?= dev,open3d,dask,view
+TEST_EXTRAS ?= dev,open3d,dask,view,s3
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin

@@ -237,6 +237,22 @@ def store_merge(
     _made(out, made.n_frames)
 
 
+@store.command("copy")
+@click.argument("recording", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@overwrite_option
+def store_copy(recording: Path, out: Path, overwrite: bool) -> None:
+    """Copy a closed recording as it is: to S3 (s3://BUCKET/R.zarr), from there, or to another disk."""
+    from .console import progress
+    from .stores.copying import copy
+    from .stores.s3 import located
+
+    with progress("Copying") as report:
+        done = copy(recording, out, overwrite=overwrite, progress=report)
+    click.echo(f"{located(out)}: {done.frames} frames, {done.files} files, {done.bytes / 1e6:.1f} MB")
+    print_next(f"handloom store verify {located(out)} --deep")
+
+
 def _made(out: Path, frames: int) -> None:
     click.echo(f"{out}: {frames} frames")
     print_next(f"handloom store verify {out} --deep")

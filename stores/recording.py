@@ -31,6 +31,7 @@ from .documents import read_json_object
 from .durable import flush, refuse_changed, seal_file, sealed, write_json
 from .errors import HandloomError
 from .joints import Layout, layout_named
+from .s3 import S3Path, located, sizes_below
 from .table import Appender, Table, refuse_if_written
 
 FORMAT: Final = "handloom-recording"
@@ -220,6 +221,8 @@ class Recording:
 
     def annotate(self, **attributes: Any) -> None:
         """Add to `attributes`, or replace what is there."""
+        if isinstance(self.path, S3Path):
+            self.path.refuse()
         self.attributes.update(attributes)
         described = json.loads((self.path / "zarr.json").read_text())
         described["attributes"]["attributes"] = self.attributes
@@ -317,6 +320,9 @@ def prepare_output(path: Path, *, overwrite: bool) -> None:
     Raises:
         HandloomError: the path is taken, or another process writes there.
     """
+    there = located(path)
+    if isinstance(there, S3Path):
+        there.refuse()
     if not path.exists():
         return
     if not overwrite:
@@ -344,13 +350,16 @@ def open_recording(path: Path, *, writable: bool = False, check: bool = True) ->
     """The recording at `path`, its tables clamped to what was committed.
 
     Args:
-        path: of the recording.
+        path: of the recording; s3://BUCKET/R.zarr, for reading.
         writable: whether it will be written.
         check: look for the files of all committed rows; `verify` has done so itself.
 
     Raises:
         HandloomError: nothing is there, it is no recording, of a newer version, or incomplete.
     """
+    path = located(path)
+    if writable and isinstance(path, S3Path):
+        path.refuse()
     values = _read_attributes(path)
     version = values.get("version")
     if type(version) is not int or version < 1:
@@ -400,7 +409,7 @@ def describe(recording: Recording) -> dict[str, Any]:
     labelled = int(np.isfinite(labels.read("joints")).any((1, 2)).sum()) if labels else 0
     located = int((recording.crops.read("center_source") > 0).any(1).sum()) if recording.crops else 0
     tables = {name: getattr(recording, name) for name in ("frames", "crops", "labels")}
-    size = sum(file.stat().st_size for file in recording.path.rglob("*") if file.is_file())
+    size = sum(sizes_below(recording.path).values())
     return {
         "path": str(recording.path),
         "kind": recording.kind,

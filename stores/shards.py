@@ -20,11 +20,14 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from .codec import SHUFFLES, Codec
+from .s3 import S3Path
 
 CRC_BYTES: Final = 4
 ENTRY_BYTES: Final = 16
 """Offset and length of a row in the index."""
 BLOSC_HEADER_BYTES: Final = 16
+NEVER_WRITTEN: Final = 2**63
+"""Offsets from here on are those of rows that were never written."""
 
 
 def read_shard(path: Path, chunks: int, rows: Sequence[int], out: NDArray[Any]) -> list[int]:
@@ -42,6 +45,8 @@ def read_shard(path: Path, chunks: int, rows: Sequence[int], out: NDArray[Any]) 
     Raises:
         FileNotFoundError: there is no such shard.
     """
+    if isinstance(path, S3Path):
+        return _read_remote(path, chunks, rows, out)
     handle = os.open(path, os.O_RDONLY)
     try:
         index = _read_index(handle, chunks)
@@ -78,8 +83,23 @@ def _crc(body: bytes) -> bytes:
 def _read_index(handle: int, chunks: int) -> NDArray[np.uint64] | None:
     length = chunks * ENTRY_BYTES + CRC_BYTES
     start = os.fstat(handle).st_size - length
-    data = _checked(os.pread(handle, length, start)) if start >= 0 else None
+    return _index(os.pread(handle, length, start), chunks) if start >= 0 else None
+
+
+def _index(tail: bytes, chunks: int) -> NDArray[np.uint64] | None:
+    data = _checked(tail) if len(tail) == chunks * ENTRY_BYTES + CRC_BYTES else None
     return None if data is None else np.frombuffer(data, "<u8").reshape(chunks, 2)
+
+
+def _read_remote(path: S3Path, chunks: int, rows: Sequence[int], out: NDArray[Any]) -> list[int]:
+    """`read_shard` by two requests: the index, then all rows."""
+    index = _index(path.read_tail(chunks * ENTRY_BYTES + CRC_BYTES), chunks)
+    if index is None:
+        return list(rows)
+    entries = {row: (int(index[row, 0]), int(index[row, 1])) for row in rows}
+    there = {row: entry for row, entry in entries.items() if sum(entry) < NEVER_WRITTEN}
+    parts = dict(zip(there, path.read_ranges(list(there.values())), strict=True)) if there else {}
+    return [row for place, row in enumerate(rows) if row not in parts or not _unpack(parts[row], out[place])]
 
 
 def _decode(handle: int, entry: NDArray[np.uint64], out: NDArray[Any]) -> bool:
@@ -87,7 +107,12 @@ def _decode(handle: int, entry: NDArray[np.uint64], out: NDArray[Any]) -> bool:
     # A row that was never written has offset = length = 2^64 - 1.
     if offset + length > os.fstat(handle).st_size:
         return False
-    data = _checked(os.pread(handle, length, offset))
+    return _unpack(os.pread(handle, length, offset), out)
+
+
+def _unpack(stored: bytes, out: NDArray[Any]) -> bool:
+    """Decode a row with its checksum; whether it is what was written."""
+    data = _checked(stored)
     if data is None or len(data) < BLOSC_HEADER_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
         return False
     try:
@@ -106,14 +131,8 @@ def _checked(data: bytes) -> bytes | None:
 def read_unit(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """A chunk (shape) with one CRC-32C, as small arrays have one a unit; None where it is missing or damaged."""
     try:
-        data = _checked(path.read_bytes())
+        stored = path.read_bytes()
     except OSError:
         return None
     out = np.empty(shape, dtype)
-    if data is None or len(data) < BLOSC_HEADER_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
-        return None
-    try:
-        blosc.decompress(data, out)
-    except (RuntimeError, ValueError):
-        return None
-    return out
+    return out if _unpack(stored, out) else None

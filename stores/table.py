@@ -12,8 +12,8 @@ Captures have one writer (`Appender`). Synthesis makes the shapes first (`resize
 the units it owns (`write_unit` leaves a marker with a checksum) and the parent alone moves `committed`
 (`commit_prefix`).
 
-Zarr keeps the description and the small arrays; rows with a chunk of their own are read and written by
-`shards.py`, which takes a tenth of Zarr's time for scattered rows and a third for a unit.
+Zarr makes the arrays and writes the small ones; all reading, and rows with a chunk of their own, go through
+`shards.py`, which takes a tenth of Zarr's time for scattered rows and a third for a unit, and reads from S3 too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from .durable import (
     write_json,
 )
 from .errors import HandloomError
-from .shards import encode_shard, read_shard
+from .s3 import S3Path
+from .shards import encode_shard, read_shard, read_unit
 
 COMMIT_FILE: Final = "committed.json"
 LOCK_FILE: Final = ".writer"
@@ -57,8 +58,17 @@ Rows = Mapping[str, NDArray[Any]]
 class Table:
     """The open table; make one with `Table.create` or `Table.open`."""
 
-    def __init__(self, path: Path, columns: Sequence[Column], unit_frames: int, group: zarr.Group) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[Column],
+        unit_frames: int,
+        attributes: Mapping[str, Any],
+        group: zarr.Group | None,
+    ) -> None:
         self.path = path
+        self.attributes = dict(attributes)
+        """What was said of the table when it was made."""
         self.columns: dict[str, Column] = {column.name: column for column in columns}
         self.unit_frames = unit_frames
         self._group = group
@@ -76,7 +86,7 @@ class Table:
         for description in path.rglob("zarr.json"):
             seal_file(description)
         write_json(path / COMMIT_FILE, sealed({"rows": 0}))
-        return cls(path, columns, unit_frames, zarr.open_group(durable_store(path)))
+        return cls(path, columns, unit_frames, attributes, zarr.open_group(durable_store(path)))
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False, check: bool = True) -> Self:
@@ -91,17 +101,20 @@ class Table:
             HandloomError: it is missing, its description cannot be read, or files of committed rows are gone.
         """
         try:
-            refuse_changed(path / "zarr.json", read_json_object(path / "zarr.json"))
-            group = zarr.open_group(durable_store(path), mode="r+") if writable else zarr.open_group(path, mode="r")
-            columns = [described_column(entry) for entry in _list(group.attrs["columns"])]
-            unit_frames = int(str(group.attrs["unit_frames"]))
+            described = read_json_object(path / "zarr.json")
+            refuse_changed(path / "zarr.json", described)
+            group = zarr.open_group(durable_store(path), mode="r+") if writable else None
+            said = described["attributes"]
+            columns = [described_column(entry) for entry in _list(said["columns"])]
+            unit_frames = int(str(said["unit_frames"]))
             if unit_frames < 1 or not columns:
                 raise ValueError(f"units of {unit_frames} rows, {len(columns)} columns")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise HandloomError(
                 "A table of the recording cannot be opened", where=str(path), why=str(error) or repr(error)
             ) from error
-        table = cls(path, columns, unit_frames, group)
+        attributes = {name: value for name, value in said.items() if name not in ("columns", "unit_frames", "seal")}
+        table = cls(path, columns, unit_frames, attributes, group)
         for column in columns if check else ():
             check_array(path, column, table.committed)
             there = {file.name for file in (path / column.name).iterdir()}
@@ -109,11 +122,6 @@ class Table:
                 if PurePath(column.unit_key(unit)).name not in there:
                     raise table._lost(column, unit)
         return table
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What was said of the table when it was made."""
-        return {k: v for k, v in self._group.attrs.items() if k not in ("columns", "unit_frames", "seal")}
 
     @property
     def committed(self) -> int:
@@ -174,14 +182,12 @@ class Table:
 
     def _read_small(self, column: Column, wanted: NDArray[np.int64], out: NDArray[Any]) -> NDArray[Any]:
         for unit, part in _runs(wanted // self.unit_frames):
-            first = unit * self.unit_frames
-            if not (self.path / column.unit_key(unit)).exists():
-                raise self._lost(column, unit)
-            last = min(first + self.unit_frames, self._committed)
-            try:
-                values = np.asarray(self._array(column.name)[first:last])
-            except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
-                raise self._damaged(column.name, list(range(first, last))) from error
+            first, path = unit * self.unit_frames, self.path / column.unit_key(unit)
+            values = read_unit(path, (self.unit_frames, *column.shape), np.dtype(column.dtype))
+            if values is None:
+                if not path.exists():
+                    raise self._lost(column, unit)
+                raise self._damaged(column.name, list(range(first, min(first + self.unit_frames, self._committed))))
             out[part] = values[wanted[part] - first]
         return out
 
@@ -220,6 +226,8 @@ class Table:
         Raises:
             HandloomError: another process writes it.
         """
+        if isinstance(self.path, S3Path):
+            self.path.refuse()
         self._lock = _locked(self.path, shared=shared)
         if shared:
             return
@@ -340,6 +348,7 @@ class Table:
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
+            assert self._group is not None, "the table was opened for reading"
             # The configuration is not stored with the array: without it a unit of zeros would leave no file.
             self._arrays[name] = self._group[name].with_config({"write_empty_chunks": True})
         return self._arrays[name]

@@ -5,8 +5,8 @@ SHA-256 of what they say, and are compared with their canonical spelling; each r
 of a small one and each shard's index carries a CRC-32C. So a flipped bit anywhere is found (the empty lock
 files have none). Nothing is read through Zarr, which takes a missing file for zeros.
 
-A quick check reads descriptions, small arrays and some rows of the images; a deep one all rows. Memory: one
-row of images at a time, and the small arrays.
+A quick check reads descriptions, small arrays and some rows of the images; a deep one all rows. Memory: 16
+rows of images at a time, and the small arrays.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from .durable import COPY_AGAIN, sealed
 from .errors import HandloomError
 from .findings import Finding, counted, said_once
 from .recording import FORMAT, VERSION, Recording, manifest, open_recording
+from .s3 import located
 from .shards import read_shard, read_unit
 from .table import COMMIT_FILE, LOCK_FILE, MARKERS
 from .verify_content import check_content, check_images
 
 TABLES: Final = ("frames", "crops", "labels")
+AT_ONCE: Final = 16
+"""Rows of images read together: from S3 each time costs a request."""
 SAMPLED: Final = 48
 """Rows of each image array that a quick check reads, in neighbouring pairs."""
 KNOWN: Final = {
@@ -101,6 +104,7 @@ def verify(
     Raises:
         HandloomError: there is no recording, or the real one cannot be opened.
     """
+    path = located(path)
     values = _root(path)
     real_recording = None if real is None else open_recording(real)
     found: list[Finding] = list(_description(path, path / "zarr.json"))
@@ -300,9 +304,10 @@ def _unit(table: _Table, unit: int, *, deep: bool, small: dict[str, NDArray[Any]
             rows = (
                 range(first, last) if deep else [r for r in _samples(table.committed, deep=False) if first <= r < last]
             )
-            out = np.empty((1, *column.shape), column.dtype)
-            for row in rows:
-                bad |= {first + lost for lost in read_shard(file, table.unit_frames, [row - first], out)}
+            for start in range(0, len(rows), AT_ONCE):
+                some = [row - first for row in rows[start : start + AT_ONCE]]
+                out = np.empty((len(some), *column.shape), column.dtype)
+                bad |= {first + lost for lost in read_shard(file, table.unit_frames, some, out)}
             images += len(rows)
         if not bad:
             del table.bad[name]
