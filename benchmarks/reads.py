@@ -101,6 +101,7 @@ def measure(recording: Recording, folder: Path, rounds: int, cold: int) -> None:
             spent = timed(readers[way.name], rows, views)
             if turn >= 2:
                 taken[way.name].append(spent)
+    readers.clear()  # pages that something maps are not dropped
     print(f"{count} frames, {views} views, crops of {side} px; ms a crop, medians of {rounds} rounds in turns")
     print(f"{'':<28}{'CPU':>8}{'wall':>8}{'cold CPU':>10}{'cold wall':>11}{'kB on disk':>12}{'kB fetched':>12}")
     for way in ways:
@@ -129,18 +130,19 @@ def timed(read: Read, rows: NDArray[np.int64], views: int) -> tuple[float, float
 
 def cold_line(way: Way, rounds: Iterable[NDArray[np.int64]], views: int, count: int) -> str:
     """Medians without the page cache, bytes a crop on the disk, and bytes a crop that came from storage."""
-    spent, fetched, crops = [], 0, 0
+    spent, fetched = [], []
+    reader: Read | None = None
     for rows in rounds:
+        del reader
         for file in way.files:
             drop(file)
         reader = way.opened()
         before = storage_bytes()
         spent.append(timed(reader, rows, views))
-        fetched += storage_bytes() - before
-        crops += len(rows) * views
+        fetched.append((storage_bytes() - before) / len(rows) / views / 1e3)
     cpu_ms, wall_ms = np.median(spent, axis=0)
     size = sum(file.stat().st_size for file in way.files) / count / views / 1e3
-    return f"{cpu_ms:>10.4f}{wall_ms:>11.4f}{size:>12.1f}{fetched / crops / 1e3:>12.1f}"
+    return f"{cpu_ms:>10.4f}{wall_ms:>11.4f}{size:>12.1f}{np.median(fetched):>12.1f}"
 
 
 def drop(file: Path) -> None:

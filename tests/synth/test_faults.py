@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from handloom.cli import main
+from handloom.stores.durable import sealed
 from handloom.stores.errors import HandloomError
 from handloom.stores.recording import Recording, open_recording
 from handloom.synth.generate import SynthConfig, synthesise
@@ -148,7 +149,7 @@ def test_a_recording_of_other_versions_is_not_continued(tmp_path: Path, whole: R
     about = tmp_path / "s.zarr" / "zarr.json"
     values = json.loads(about.read_text())
     values["attributes"]["provenance"]["packages"]["numba"] = "0.1"
-    about.write_text(json.dumps(values))
+    about.write_text(json.dumps(sealed(values)))
     with pytest.raises(HandloomError, match="other versions") as caught:
         synthesise(CONFIG, tmp_path / "s.zarr", jobs=1, resume=True)
     assert caught.value.why.startswith("numba was 0.1, is ")
