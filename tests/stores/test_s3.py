@@ -104,6 +104,10 @@ def path(tmp_path: Path, rig: Rig) -> Path:
                 values.T[:] = np.arange(FRAMES) * (1 if name.startswith("frame") else 33_000_000)
             if name in ("present", "center_source"):
                 values[:] = 1
+            if name == "center":
+                values[:] = 0, 0, 300
+            if name == "k":
+                values[:] = 60, 60, 12, 12
         with Appender(table) as appender:
             appender.append(rows)
     return made.path
