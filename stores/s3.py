@@ -16,6 +16,7 @@ import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path, PosixPath, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -127,6 +128,13 @@ class S3Path(PosixPath):
         if not names:
             raise FileNotFoundError(str(self))
         return (self / name.rstrip("/").rpartition("/")[2] for name in names)
+
+    def glob(self, pattern: str, **_: Any) -> Generator[S3Path, None, None]:
+        """What lies in one folder and whose name fits the pattern, such as 'units/*.json'."""
+        *folders, name = pattern.split("/")
+        assert not any("*" in folder for folder in folders)
+        there = self.joinpath(*folders)
+        return (entry for entry in (there.iterdir() if there.is_dir() else ()) if fnmatch(entry.name, name))
 
     def rglob(self, pattern: str, **_: Any) -> Generator[S3Path, None, None]:
         """All objects below; only for the pattern '*'."""
