@@ -150,29 +150,32 @@ def _candidates(recording: Recording, net: Net | None, jobs: int, tell: Callable
     found: list[list[Candidate]] = []
     if jobs <= 1 or len(starts) < 2 * jobs:
         for start in starts:
-            found += _candidates_of(recording, start, backgrounds, net)
+            found += _candidates_of(recording, start, start + BATCH, backgrounds, net)
             tell(len(found))
         return found
     # Spawned, never forked: threads of OpenCV and numba do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        tasks = [(recording.path, start, backgrounds, net) for start in starts]
+        # The end goes along: a worker's own BATCH may be another.
+        tasks = [(recording.path, start, start + BATCH, backgrounds, net) for start in starts]
         for part in pool.map(_candidates_task, tasks):
             found += part
             tell(len(found))
     return found
 
 
-def _candidates_task(task: tuple[Path, int, list[Any], Net | None]) -> list[list[Candidate]]:
-    path, start, backgrounds, net = task
-    return _candidates_of(open_recording(path), start, backgrounds, net)
+def _candidates_task(task: tuple[Path, int, int, list[Any], Net | None]) -> list[list[Candidate]]:
+    path, start, stop, backgrounds, net = task
+    return _candidates_of(open_recording(path), start, stop, backgrounds, net)
 
 
-def _candidates_of(recording: Recording, start: int, backgrounds: list[Any], net: Net | None) -> list[list[Candidate]]:
-    """Candidates of `BATCH` sets from `start` on."""
+def _candidates_of(
+    recording: Recording, start: int, stop: int, backgrounds: list[Any], net: Net | None
+) -> list[list[Candidate]]:
+    """Candidates of the sets from `start` to `stop`."""
     assert recording.frames is not None
-    depth, units = _read(recording, start), recording.depth_unit_mm
-    present = recording.frames.read("present", start, start + BATCH)
+    depth, units = _read(recording, start, stop), recording.depth_unit_mm
+    present = recording.frames.read("present", start, stop)
     out = []
     for row in range(len(present)):
         images = [depth[view][row] * units[view] if present[row, view] else None for view in range(len(units))]
@@ -180,10 +183,10 @@ def _candidates_of(recording: Recording, start: int, backgrounds: list[Any], net
     return out
 
 
-def _read(recording: Recording, start: int) -> list[NDArray[np.uint16]]:
-    """Depth (n, H, W) of `BATCH` sets by view."""
+def _read(recording: Recording, start: int, stop: int) -> list[NDArray[np.uint16]]:
+    """Depth (n, H, W) of some sets by view."""
     assert recording.frames is not None
-    return [recording.frames.read(f"depth/{name}", start, start + BATCH) for name in recording.rig.names]
+    return [recording.frames.read(f"depth/{name}", start, stop) for name in recording.rig.names]
 
 
 def _backgrounds(recording: Recording) -> list[NDArray[np.float32]]:
@@ -231,7 +234,7 @@ def _write(
         for start in range(0, recording.n_frames, BATCH):
             present = recording.frames.read("present", start, start + BATCH) > 0
             part = found[start : start + BATCH]
-            rows = crops_around(recording, _read(recording, start), present, part, crop_px, window_mm)
+            rows = crops_around(recording, _read(recording, start, start + BATCH), present, part, crop_px, window_mm)
             low = (rows["center_source"] > 0) & (rows["center_score"] < min_score)
             rows["center_source"][low] = 0
             appender.append(rows)
