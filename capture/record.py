@@ -35,7 +35,7 @@ from .meter import Meter, Watch
 from .rows import Keeper
 from .segments import begin_segment, continued, end_segment, note_drops
 from .source import HOST_CLOCKS, Annotated, DepthSource, Lossy, Stoppable, check_image
-from .sync import Grouper, ImageSet
+from .sync import Grouper, ImageSet, sync_report
 
 QUEUE_SETS: Final = 32
 """Two units: one is written while the next one fills."""
@@ -83,6 +83,7 @@ def record(
         raise HandloomError("This source knows no truth to keep", why=why)
     try:
         recording = continued(source, out) if resume else None
+        fresh = recording is None
         if recording is None:
             # What `continued` does not take up was cut off before its first set.
             recording = _begun(source, out, overwrite=overwrite or (resume and out.exists()))
@@ -93,9 +94,12 @@ def record(
         session.finish(keep_truth=keep_truth)
     except OSError as error:
         raise _writing_failed(error, out, None) from error
+    if fresh and session.keeper.count == 0:
+        shutil.rmtree(out)  # nothing was recorded: nothing stays
     if session.failure is not None:
         if isinstance(session.failure, HandloomError) and not session.failure.where:
-            session.failure.where = f"{out}, after {session.keeper.count} sets, which are kept"
+            sets = session.keeper.count
+            session.failure.where = f"{out}, after {sets} sets, which are kept" if sets else str(out)
         raise session.failure
     if session.keeper.count == 0:
         raise HandloomError("The source gave no images", where=str(out))
@@ -137,6 +141,7 @@ class _Session:
         begin_segment(recording, source, first, sequence)
         self.source, self.recording, self.table = source, recording, frames
         next_id = int(frames.read("frame_id").max()) + 1 if first else 0
+        self._first = first
         self.keeper = Keeper(recording, annotated, next_id, sequence)
         self.meter = Meter(recording.rig.names, frames, live=source.live)
         self.writer = _Writer(appender)
@@ -248,6 +253,14 @@ class _Session:
             with suppress(OSError):  # of a full disk the writer tells
                 note_drops(self.recording, drops)
 
+    def _sync(self) -> dict[str, Any]:
+        """The cameras' times of this segment, read back: kept in memory, a day of eight cameras takes half a GB."""
+        frames = open_recording(self.recording.path).frames
+        assert frames is not None
+        device, host, number = (frames.read(name, self._first) for name in ("t_device_ns", "t_host_ns", "frame_number"))
+        shared = self.source.clock in (*HOST_CLOCKS, "folder")
+        return sync_report(self.recording.rig.names, device, host, number, shared_clock=shared)
+
     def _said(self, ended: str) -> dict[str, Any]:
         """The segment's report as plain values."""
         traffic, names = self._traffic(), self.recording.rig.names
@@ -256,7 +269,7 @@ class _Session:
             "sets": self.keeper.count,
             "drops": self._drops(),
             "vanished": [name for name, gone in zip(names, self.meter.gone(), strict=True) if gone],
-            "sync": self.keeper.report(self.source.clock),
+            "sync": self._sync(),
             "recorder": {
                 "queue_sets": QUEUE_SETS,
                 "queue_high_water": self.writer.high_water,

@@ -1,8 +1,7 @@
-"""Sets of images as rows of `frames/`, and what is remembered of them until the recording ends."""
+"""Sets of images as rows of `frames/`, and what a source that knows more says of them until the recording ends."""
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,16 @@ from numpy.typing import NDArray
 from ..stores.camera import project
 from ..stores.recording import Recording
 from ..stores.table import Appender
-from .source import HOST_CLOCKS, Annotated, Moment
-from .sync import ImageSet, sync_report
+from .source import Annotated, Moment
+from .sync import ImageSet
 
 
 class Keeper:
-    """Turns sets into rows and remembers what is said of them at the end."""
+    """Turns sets into rows, counts them, and remembers what the source knows of each."""
 
     def __init__(self, recording: Recording, annotated: Annotated | None, first_id: int, first_sequence: int) -> None:
         self._recording, self._annotated = recording, annotated
         self._first_id, self._first_sequence = first_id, first_sequence
-        # A day of 30 sets a second is 8 bytes a value here, and would be 40 in lists.
-        self._stamps = tuple(array("q") for _ in range(3))
         self._moments: list[Moment] = []
         self.count = 0
         """Sets so far."""
@@ -44,8 +41,6 @@ class Keeper:
         )
         row = self._first_id + self.count
         self.count += 1
-        for kept, values in zip(self._stamps, stamps, strict=True):
-            kept.extend(values)
         if self._annotated is not None:
             self._moments.append(moment)
         out["present"] = np.array([[image is not None for image in images]], np.uint8)
@@ -76,13 +71,6 @@ class Keeper:
         assert rows["visible"].shape[1] == views
         with Appender(table) as appender:
             appender.append(rows)
-
-    def report(self, clock: str) -> dict[str, Any]:
-        """The cameras' times, see `sync_report`."""
-        views = len(self._recording.rig)
-        device, host, number = (np.frombuffer(kept, np.int64).reshape(-1, views) for kept in self._stamps)
-        shared = clock in (*HOST_CLOCKS, "folder")
-        return sync_report(self._recording.rig.names, device, host, number, shared_clock=shared)
 
     def people(self) -> dict[str, Any]:
         """How many subjects and sequences there are, this segment's beside those before it."""

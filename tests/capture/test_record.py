@@ -170,3 +170,13 @@ def test_a_terminal_that_is_closed_does_not_end_the_recording(tmp_path: Path, mo
     assert made.n_frames == 40
     assert len(shown) > 40
     assert made.attributes["ended"] == "source ended"
+
+
+def test_a_source_that_gives_nothing_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+    with pytest.raises(HandloomError, match="asleep"):
+        record(Fake(stop=HandloomError("The cameras are asleep")), out)
+    assert not out.exists()
+    with pytest.raises(HandloomError, match="gave no images"):
+        record(Fake(count=0), out)
+    assert not out.exists()
