@@ -241,10 +241,10 @@ def _crops(recording: Recording, rows: list[int]) -> Iterator[Finding]:
         crop, center, source = (crops.read_rows(name, [row])[0] for name in ("crop", "center", "center_source"))
         for view in np.flatnonzero(source).tolist():
             seen = crop[view][crop[view] > 0]
-            if len(seen):
-                ratio[view].append(float(np.median(seen)) * float(recording.depth_unit_mm[view]) / center[view, 2])
-            else:
+            if not len(seen):
                 empty[view].append(row)
+            elif center[view, 2] > 0:
+                ratio[view].append(float(np.median(seen)) * float(recording.depth_unit_mm[view]) / center[view, 2])
         before = first.setdefault(zlib.crc32(crop.tobytes()), row)
         other = joints is None or max(before, row) >= len(joints) or not np.array_equal(joints[before], joints[row])
         if before != row and crop.any() and other and recording.kind == "synthetic":

