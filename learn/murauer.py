@@ -72,7 +72,7 @@ class Learner:
         self.view_groups = self._groups({n: sizes[n] for n in ("view_real", "view_synth") if n in sizes})
         nets, decay = self.nets, config.weight_decay
         self.pretraining = adam([*nets.features.parameters(), *nets.pose.parameters()], weight_decay=decay)
-        joint = (nets.features, nets.mapping, nets.pose, nets.view)
+        joint = (nets.features, *((nets.mapping,) if self._anchored else ()), nets.pose, nets.view)
         self.main = adam([p for net in joint for p in net.parameters()], weight_decay=decay)
         self.critic = adam(nets.discriminator.parameters(), weight_decay=decay)
 
@@ -226,9 +226,14 @@ class Learner:
             "config": config.model_dump(mode="json"),
         }
 
+    @property
+    def _anchored(self) -> bool:
+        """Whether m is trained at all: see `mapping_start`."""
+        return self.data.n_labels > 0 or self.config.mapping_start != "identity"
+
     def _maps(self) -> bool:
         """Whether any term trains m; if none does, inference goes past it."""
-        if not self.config.joint_steps:
+        if not self.config.joint_steps or not self._anchored:
             return False
         return self.data.n_labels > 0 or self.arm.view or self.arm.match
 

@@ -67,7 +67,10 @@ class MurauerConfig(TrainConfig):
     batch_norm: Literal["shared", "domain"] = "shared"
     """Running statistics: one set for both domains, or one each."""
     mapping_start: Literal["default", "identity"] = "default"
-    """Initial m: PyTorch's default, or one that passes its input through."""
+    """Initial m: PyTorch's default, or one that passes its input through and is left so while there is no labelled
+    frame. Only l_g and l_m would move it then, whose gradients are thousands of times smaller than the others', and
+    Adam makes full steps of them all the same: on validation frames of the gap benchmark the error rose by half, and
+    with m left alone it did not (benchmarks/RESULTS.md)."""
     frontal_view: int | None = Field(default=None, ge=0)
     """The only view labelled and matched images are drawn from; None: every view."""
     view_pair: tuple[int, int] | None = None

@@ -389,6 +389,22 @@ def test_the_mapping_meets_real_images_only(toy_data: MakeData) -> None:
         assert changed == (name in ("labelled", "view_real", "match_real")), name
 
 
+@pytest.mark.parametrize("n", [0, 8])
+def test_without_labels_an_identity_stays_one(toy_data: MakeData, n: int) -> None:
+    config = tiny("full", pretrain_steps=0, joint_steps=2, mapping_start="identity")
+    learner = murauer.Learner(config, toy_data(n))
+    before = {name: p.detach().clone() for name, p in learner.nets.named_parameters()}
+    for step in range(2):
+        learner.step(step, log=True)
+    moved = {name.split(".")[0] for name, p in learner.nets.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"features", "pose", "view", "discriminator", *(["mapping"] if n else [])}
+    assert learner.describe()["mapped"] == (n > 0)
+    x, net = torch.randn(3, 1, 32, 32), learner.pose_net().eval()
+    z = torch.relu(learner.nets.eval().features(x))
+    if not n:
+        torch.testing.assert_close(net(x).flatten(1), learner.nets.pose(z).flatten(1) * config.cube_mm / 2)
+
+
 def test_a_twin_shows_the_same_pose_at_the_same_place(toy_data: MakeData) -> None:
     # The captured centres are 8 mm off (located), the twins' are true.
     learner = murauer.Learner(tiny("real+synthetic", batch=64), toy_data(8, twinned=5))
