@@ -20,7 +20,7 @@ from .options import FILE, FOLDER, json_option, overwrite_option, print_json, pr
 @click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file of frame_ids.")
 @click.option("--layout", help="Points to predict.")
 @click.option("--init", type=FOLDER, help="Run whose pre-trained networks to start from.")
-@click.option("--run", "run_dir", type=FOLDER, required=True, help="Folder of the run.")
+@click.option("--run", "--run-dir", "run_dir", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--preset", type=click.Choice(["quick", "fast", "paper"]), default="quick", show_default=True)
 @set_option
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -41,8 +41,13 @@ def train(
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Train a network from recordings: MURAUER's feature mapping or Crossing Nets."""
+    """Train a network from recordings: MURAUER's feature mapping or Crossing Nets.
+
+    In several processes: torchrun --nproc-per-node N -m handloom train ... --run-dir RUN (torchrun takes --run for
+    an option of its own).
+    """
     from .console import progress
+    from .learn.ranks import launched
     from .learn.train import preset as named_preset
     from .learn.train import train as run_training
     from .stores.config import with_overrides
@@ -51,7 +56,7 @@ def train(
     if str(named.get("labels", "")).isdigit():
         named["labels"] = int(named["labels"])
     config = named_preset(method, preset, arm, with_overrides(named, overrides))
-    with progress("Training") as report:
+    with progress("Training", quiet=not launched().ranks.first) as report:
         result = run_training(
             config,
             synth=list(synth),
@@ -63,6 +68,8 @@ def train(
             overwrite=overwrite,
             progress=lambda done, total, values: report(done, total, _note(values)),
         )
+    if result.rank:
+        return
     click.echo(f"{run_dir}: {result.steps} steps in {result.seconds:.0f} s")
     for name, value in result.metrics.items():
         if name.startswith("val/"):

@@ -81,7 +81,8 @@ class TrainConfig(BaseModel):
     """Steps between two checkpoints; the last step always leaves one."""
     memory_mb: Memory = "auto"
     """Memory for the synthetic images: a larger set is read through a pool of this size, in groups of frames that
-    are shuffled; None: all are kept in memory; 'auto': by what is free when the run starts."""
+    are shuffled; None: all are kept in memory; 'auto': by what is free when the run starts. Of each process, where
+    there are several."""
     val_every: int = Field(default=0, ge=0)
     """Steps between two measurements on the validation recording; 0: only at the end."""
 

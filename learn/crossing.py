@@ -21,6 +21,7 @@ Cost of a joint step: 0.2 CPU seconds at 64 px and batch 32.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -30,10 +31,12 @@ from torch import Tensor, nn
 from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from . import crossing_losses as losses
-from .crossing_batches import image_pool, labelled_pool, unlabelled_pool
+from .crossing_batches import Pool, image_pool, labelled_pool, unlabelled_pool
 from .crossing_nets import POSE_UNIT_MM, CrossingNets, PoseNet, stretched
 from .crossing_recipe import ARMS, CrossingConfig, Stage, after_pretraining, preset
 from .data import TrainingData
+from .ranks import ALONE, Ranks
+from .samples import Sample
 from .sampling import key_of, normal, uniform
 from .updates import FiniteGuard, adam
 
@@ -46,8 +49,8 @@ _STARTING_POSES = 4096
 class Learner:
     """Crossing Nets in training (`train.Learner`)."""
 
-    def __init__(self, config: CrossingConfig, data: TrainingData) -> None:
-        self.config, self.data, self.arm = config, data, ARMS[config.arm]
+    def __init__(self, config: CrossingConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+        self.config, self.data, self.arm, self.ranks = config, data, ARMS[config.arm], ranks
         joints = len(data.layout)
         if config.latent > 3 * joints:
             raise HandloomError(
@@ -56,19 +59,21 @@ class Learner:
                 why=f"the {joints} joints of layout '{data.layout.name}' are {3 * joints} numbers",
                 fix="-o latent=20",
             )
-        self.guard = FiniteGuard(data.device)
+        self.guard = FiniteGuard(data.device, ranks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
             self.nets = build_nets(self.describe()).to(data.device)
         self._key = key_of(config.seed, "crossing")
-        self.posed = labelled_pool(config, data, "poses", config.vae_batch, images=False)
-        self.labelled = labelled_pool(config, data, "labelled", config.batch)
-        self.unlabelled = unlabelled_pool(config, data, "unlabelled")
-        self.seen = image_pool(config, data, "images")
+        self.posed = labelled_pool(config, data, "poses", config.vae_batch, images=False, ranks=ranks)
+        self.labelled = labelled_pool(config, data, "labelled", config.batch, ranks=ranks)
+        self.unlabelled = unlabelled_pool(config, data, "unlabelled", ranks)
+        self.seen = image_pool(config, data, "images", ranks)
         batches = range(max(1, _STARTING_POSES // config.vae_batch))
-        poses = torch.cat([self.posed.poses(step) for step in batches])
+        whole = replace(self.posed, ranks=ALONE)  # every rank starts from the poses of all
+        poses = torch.cat([whole.poses(step) for step in batches])
         self.nets.vae.start_from_principal_components(self.nets.about_palm(poses)[0])
         self._stage: Stage | None = None
+        self._index = 0
         self._optimizers: dict[str, torch.optim.Adam] = {}
 
     @property
@@ -78,11 +83,9 @@ class Learner:
 
     def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
         """One step of whichever stage `index` falls in."""
-        place, step = 0, index
+        self._index = index
+        place, step = self._place(index)
         stages = self.config.stages
-        while step >= stages[place][1]:
-            step -= stages[place][1]
-            place += 1
         stage, steps = stages[place]
         if stage != self._stage:
             self._enter(stage)
@@ -99,6 +102,28 @@ class Learner:
             case "pose":
                 terms = self._pose_step(step, rate, log=log)
         return {"stage": float(place), "lr": rate} | terms
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The number of the stage that a step falls in, and that of the step in it."""
+        place, step = 0, index
+        stages = self.config.stages
+        while step >= stages[place][1]:
+            step -= stages[place][1]
+            place += 1
+        return place, step
+
+    def samples(self, index: int, term: str) -> list[Sample]:
+        """The samples of a step, whatever the term."""
+        place, step = self._place(index)
+        match self.config.stages[place][0]:
+            case "vae":
+                return self.posed.samples(step, "poses", images=False)
+            case "gan":
+                return self.seen.samples(step, "images")
+            case "joint":
+                return self.labelled.samples(step, "labelled") + self.unlabelled.samples(step, "unlabelled")
+            case _:
+                return self.labelled.samples(step, "labelled")
 
     def _enter(self, stage: Stage) -> None:
         """Fresh optimisers over what this stage trains."""
@@ -136,9 +161,9 @@ class Learner:
         vae = self.nets.vae
         pose, _ = self.nets.about_palm(self.posed.poses(step))
         mean, log_variance = vae.encode(pose)
-        decoded = vae.decode(mean + (log_variance / 2).exp() * self._latent_noise("vae", step, len(pose)))
+        decoded = vae.decode(mean + (log_variance / 2).exp() * self._latent_noise("vae", step, self.posed))
         divergence, squared = losses.vae_loss(pose, decoded, mean, log_variance)
-        self._update("vae", step, rate, {"VAE divergence": divergence, "VAE squared error": squared})
+        self._update("vae", rate, {"VAE divergence": divergence, "VAE squared error": squared})
         error: Tensor = (decoded.detach() - pose).reshape(len(pose), -1, 3).norm(dim=-1).mean() * POSE_UNIT_MM
         return {"loss/vae_kl": divergence.detach(), "loss/vae_sse": squared.detach(), "vae/mean_mm": error}
 
@@ -146,17 +171,17 @@ class Learner:
 
     def _gan_step(self, step: int, rate: float, *, log: bool) -> dict[str, Tensor | float]:
         nets, captured = self.nets, self._image(self.seen.images(step))
-        rows = torch.arange(step * len(captured), (step + 1) * len(captured), device=captured.device)
+        rows = self._numbers(step, self.seen)
         fakes = nets.gen(2 * uniform(self._key ^ 1, rows, nets.dims) - 1, track=True)
         real_logits, _ = nets.gan(nets.trunk(captured, track=True), track=True)
         fake_logits, _ = nets.gan(nets.trunk(fakes.detach()))
         critic = losses.says_real(real_logits) + losses.says_generated(fake_logits)
-        self._update("critic", step, rate, {"GAN loss": critic})
+        self._update("critic", rate, {"GAN loss": critic})
         with torch.no_grad():
             _, real_features = nets.gan(nets.trunk(captured))
         logits, features = nets.gan(nets.trunk(fakes))
         generator = self._generator_term(real_features, features, logits)
-        self._update("generator", step, rate, {"generator loss": generator})
+        self._update("generator", rate, {"generator loss": generator})
         terms: dict[str, Tensor | float] = {
             "loss/gan": critic.detach(),
             "loss/generator": generator.detach(),
@@ -180,7 +205,7 @@ class Learner:
             phi = nets.smo(trunk, track=True)
             terms["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
         # The terms share no trained weight: one backward pass gives Ali, pos and smo each their own gradient.
-        self._update("heads", step, rate, terms)
+        self._update("heads", rate, terms)
         logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in terms.items()}
         return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
 
@@ -204,7 +229,7 @@ class Learner:
         if arm.gan:
             (logits, _), (fake_logits, _) = nets.gan(trunk, track=True), nets.gan(fake_trunk)
             critic["gan"] = losses.says_real(logits) + losses.says_generated(fake_logits)
-        self._update("critic", step, rate, critic)
+        self._update("critic", rate, critic)
 
         # The generator's step sees the updated discriminator, whose weights are constants in it.
         generator = {"reconstruction": losses.reconstruction(x, fakes[:n])}
@@ -220,7 +245,7 @@ class Learner:
             if features is not None:
                 judged, matched = nets.gan(fake_trunk)
                 generator["gan"] = self._generator_term(features, matched, judged)
-        self._update("generator", step, rate, generator)
+        self._update("generator", rate, generator)
 
         logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in critic.items()}
         logged |= {f"loss/g_{name}": term.detach() for name, term in generator.items()}
@@ -236,7 +261,7 @@ class Learner:
         z = self._shared(step, pose)
         estimate = self.nets.pos(self.nets.trunk(self._image(images), track=True), track=True)
         loss = losses.position(estimate, z)
-        self._update("pose", step, rate, {"position": loss})
+        self._update("pose", rate, {"position": loss})
         logged: dict[str, Tensor | float] = {"loss/position": loss.detach()}
         return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
 
@@ -247,21 +272,27 @@ class Learner:
         images, pose = self.labelled.labelled(step)
         z = self._shared(step, pose)
         if self.config.noise == "convex":
-            z_r = losses.convex_combinations(z, self._key ^ 2, step, len(z))
+            sizes, everybody = self.labelled.sizes, self.ranks.gathered(z, self.labelled.sizes)
+            z_r = losses.convex_combinations(everybody, self._key ^ 2, step, len(everybody))
+            z_r = z_r if self.ranks.alone else z_r[self.ranks.rows(sizes, z.device)]
         else:
             # The prior says nothing about the palm's offset: it stays that of the labelled frame.
-            rows = torch.arange(step * len(z), (step + 1) * len(z), device=z.device)
+            rows = self._numbers(step, self.labelled)
             z_r = torch.cat([normal(self._key ^ 2, rows, self.nets.latent), z[:, self.nets.latent :]], dim=1)
         return self._image(images), pose, z, z_r
 
     def _shared(self, step: int, pose: Tensor) -> Tensor:
         """Z_l = Enc(Y_l) with the noise of training; the VAE is frozen wherever this is used."""
         with torch.no_grad():
-            return self.nets.shared(pose, self._latent_noise("labelled", step, len(pose)))
+            return self.nets.shared(pose, self._latent_noise("labelled", step, self.labelled))
 
-    def _latent_noise(self, stream: str, step: int, count: int) -> Tensor:
-        rows = torch.arange(step * count, (step + 1) * count, device=self.data.device)
+    def _latent_noise(self, stream: str, step: int, pool: Pool) -> Tensor:
+        rows = self._numbers(step, pool)
         return self.config.latent_noise * normal(key_of(self._key, stream), rows, self.nets.latent)
+
+    def _numbers(self, step: int, pool: Pool) -> Tensor:
+        """(n,) running numbers over the training of this rank's samples of a step."""
+        return step * pool.batch + self.ranks.rows(pool.sizes, self.data.device)
 
     def _image(self, images: Tensor) -> Tensor:
         return stretched(images) if self.config.normalisation == "min-max" else images
@@ -270,15 +301,15 @@ class Learner:
         """The generator's side of the GAN: features (B, F) of both kinds, logits of generated images."""
         if self.config.generator_loss == "non-saturating":
             return losses.says_real(logits)
-        return losses.feature_matching(captured, generated)
+        return losses.feature_matching(captured, generated, self.ranks)
 
-    def _update(self, name: str, step: int, rate: float, terms: Mapping[str, Tensor]) -> None:
+    def _update(self, name: str, rate: float, terms: Mapping[str, Tensor]) -> None:
         """Check the terms, then one step of an optimiser on their sum; no other weight gets a gradient."""
-        self.guard.check(step, {f"{term} loss": value for term, value in terms.items()})
+        self.guard.check(self._index, {f"{term} loss": value for term, value in terms.items()})
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward(inputs=_parameters(optimizer))
-        self.guard.update(optimizer, rate, step, name=f"{name} ({self._stage})")
+        self.guard.update(optimizer, rate, self._index, name=f"{name} ({self._stage})")
 
     @torch.no_grad()
     def _error_mm(self, z: Tensor, pose: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from .crossing_nets import POSE_UNIT_MM
 from .crossing_recipe import ARMS, CrossingConfig
 from .data import TrainingData
 from .pooled import PooledCrops, Pooling
+from .ranks import ALONE, Ranks
+from .samples import Sample, samples_of
 from .sampling import Shuffle, key_of, noise_generator
 
 POOLED_AT_ONCE: Final = 2
@@ -48,14 +50,14 @@ class Part:
     shuffle: Shuffle | PooledCrops
     key: int
     size: int
-    """How many of a batch come from here."""
+    """How many of a batch come from here, of all ranks together."""
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Crops (n,) of a step and, where the bank holds none, their images (n, S, S)."""
+    def draw(self, step: int, mine: slice) -> tuple[Tensor, Tensor | None]:
+        """A rank's crops (n,) of a step and, where the bank holds none, their images (n, S, S)."""
         if isinstance(self.shuffle, PooledCrops):
             place, stored = self.shuffle.draw(step, self.size)
-            return self.crops[place], stored[:, 0]
-        return self.crops[self.shuffle.draw(step, self.size)], None
+            return self.crops[place[mine]], stored[mine, 0]
+        return self.crops[self.shuffle.draw(step, self.size)[mine]], None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +66,28 @@ class Pool:
 
     parts: tuple[Part, ...]
     config: CrossingConfig
+    ranks: Ranks = ALONE
 
     @classmethod
-    def of(cls, config: CrossingConfig, name: str, sources: Sequence[Source], batch: int) -> Pool:
+    def of(cls, config: CrossingConfig, name: str, sources: Sequence[Source], batch: int, ranks: Ranks = ALONE) -> Pool:
         """A pool whose batches take their crops from each source in its share; empty ones are left out.
 
         Args:
             config: seed and augmentation.
             name: tells its draws from those of other pools.
             sources: where the crops come from.
-            batch: crops of a batch.
+            batch: crops of a batch, of all ranks together.
+            ranks: the processes that share it.
+
+        Raises:
+            HandloomError: the ranks cannot share what comes from a source equally.
         """
         there = [source for source in sources if len(source.crops)]
         parts: list[Part] = []
         for place, source in enumerate(there):
             left, shares = batch - sum(part.size for part in parts), [s.share for s in there[place:]]
             size = min(max(1, round(left * shares[0] / sum(shares))), left - len(shares) + 1)
+            ranks.size(size, what=name)
             key = key_of(config.seed, name, place)
             shuffle: Shuffle | PooledCrops
             if source.pooling is None:
@@ -88,12 +96,17 @@ class Pool:
                 items = source.crops[:, None]
                 shuffle = PooledCrops(source.pooling, items, source.bank.views, name, streams=POOLED_AT_ONCE)
             parts.append(Part(source.bank, source.crops, shuffle, key, size))
-        return cls(tuple(parts), config)
+        return cls(tuple(parts), config, ranks)
 
     @property
     def batch(self) -> int:
-        """Crops of a batch; 0 for an empty pool."""
-        return sum(part.size for part in self.parts)
+        """Crops of a batch, of all ranks together; 0 for an empty pool."""
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many of them come from each bank."""
+        return [part.size for part in self.parts]
 
     def images(self, step: int) -> Tensor:
         """(B, 1, P, P) of a step, augmented."""
@@ -119,9 +132,21 @@ class Pool:
             made.append(self._pose(part, crop, geometry, blank))
         return torch.cat(made)
 
+    def samples(self, step: int, name: str, *, images: bool = True) -> list[Sample]:
+        """What a step is made of; drawn and, if `images` are used, cut again."""
+        found = []
+        for part in self.parts:
+            crop, geometry, stored = self._draw(part, step)
+            blank = Images(torch.empty(len(crop), 0, device=crop.device), geometry.center_mm)
+            made = self._cut(part, crop, geometry, stored, step) if images else blank
+            found += samples_of(name, part.bank, crop, [made.image, self._pose(part, crop, geometry, made)])
+        return found
+
     def _draw(self, part: Part, step: int) -> tuple[Tensor, Geometry, Tensor | None]:
-        crop, stored = part.draw(step)
-        index = torch.arange(step * part.size, (step + 1) * part.size, device=part.bank.device)
+        mine = self.ranks.part(part.size)
+        crop, stored = part.draw(step, mine)
+        first = step * part.size
+        index = torch.arange(first + mine.start, first + mine.stop, device=part.bank.device)
         rotation = self.config.rotation_deg
         return crop, draw_geometry(part.bank, crop, part.key, index, rotation_deg=rotation), stored
 
@@ -135,6 +160,7 @@ class Pool:
             noise_mm=self.config.noise_mm,
             generator=noise_generator(part.key, step, part.bank.device),
             stored=stored,
+            among=self.ranks.among([part.size], part.bank.device),
         )
 
     def _pose(self, part: Part, crop: Tensor, geometry: Geometry, images: Images) -> Tensor:
@@ -169,7 +195,15 @@ def labelled_sources(data: TrainingData, *, synth: bool, real: bool, real_share:
     return sources
 
 
-def labelled_pool(config: CrossingConfig, data: TrainingData, name: str, batch: int, *, images: bool = True) -> Pool:
+def labelled_pool(
+    config: CrossingConfig,
+    data: TrainingData,
+    name: str,
+    batch: int,
+    *,
+    images: bool = True,
+    ranks: Ranks = ALONE,
+) -> Pool:
     """X_l, as the arm has it; without `images` only its poses are drawn.
 
     Raises:
@@ -179,19 +213,19 @@ def labelled_pool(config: CrossingConfig, data: TrainingData, name: str, batch: 
     sources = labelled_sources(data, synth=arm.synth, real=arm.real, real_share=config.real_share)
     if not images:
         sources = [replace(source, pooling=None) for source in sources]
-    return Pool.of(config, name, sources, batch)
+    return Pool.of(config, name, sources, batch, ranks)
 
 
-def unlabelled_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+def unlabelled_pool(config: CrossingConfig, data: TrainingData, name: str, ranks: Ranks = ALONE) -> Pool:
     """X_u of joint training: captured frames without the labelled ones; empty where no loss wants them."""
     arm = ARMS[config.arm]
     if data.real is None or not arm.unlabelled or not arm.gan or arm.pose_only:
         return Pool((), config)
     frames = data.unlabelled[~torch.isin(data.unlabelled, data.labelled)]
-    return Pool.of(config, name, [Source(data.real, data.real.singles(frames))], config.batch)
+    return Pool.of(config, name, [Source(data.real, data.real.singles(frames))], config.batch, ranks)
 
 
-def image_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
+def image_pool(config: CrossingConfig, data: TrainingData, name: str, ranks: Ranks = ALONE) -> Pool:
     """What the depth GAN of stage 2 learns to generate: every image the arm may see, labelled or not."""
     arm, sources = ARMS[config.arm], []
     if arm.synth and data.synth is not None:
@@ -199,4 +233,4 @@ def image_pool(config: CrossingConfig, data: TrainingData, name: str) -> Pool:
     if data.real is not None and (arm.real or arm.unlabelled):
         frames = data.unlabelled if arm.unlabelled else data.labelled
         sources.append(Source(data.real, data.real.singles(frames), config.real_share))
-    return Pool.of(config, name, sources, config.gan_batch)
+    return Pool.of(config, name, sources, config.gan_batch, ranks)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .ranks import ALONE, Ranks
 from .sampling import uniform
 
 CLIP = 1.0
@@ -81,9 +82,9 @@ def says_generated(logits: Tensor) -> Tensor:
     return functional.softplus(logits).mean()
 
 
-def feature_matching(captured: Tensor, generated: Tensor) -> Tensor:
-    """Mean L1 between the batch means of two sets of features (B, F), (B', F)."""
-    return (captured.mean(dim=0) - generated.mean(dim=0)).abs().mean()
+def feature_matching(captured: Tensor, generated: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """Mean L1 between the batch means of two sets of features (B, F), (B', F), of all ranks."""
+    return (ranks.mean(captured.mean(dim=0)) - ranks.mean(generated.mean(dim=0))).abs().mean()
 
 
 def convex_combinations(latents: Tensor, key: int, step: int, count: int) -> Tensor:

@@ -92,7 +92,7 @@ class CrossingConfig(TrainConfig):
     joint_steps: int = Field(default=80 * SAMPLES // 200, ge=0)
     """'Up to epoch 100': the 20 epochs of alignment are counted among them."""
     batch: int = Field(default=200, ge=2)
-    """Labelled samples a step of the last two stages, and as many unlabelled ones."""
+    """Labelled samples a step of the last two stages, and as many unlabelled ones; of all processes together."""
     gan_batch: int = Field(default=100, ge=2)
     vae_batch: int = Field(default=200, ge=2)
     vae_rate: float = Field(default=3e-4, gt=0)

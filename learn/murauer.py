@@ -42,8 +42,19 @@ from .murauer_losses import (
 )
 from .murauer_nets import Architecture, Groups, MurauerNets, PoseNet, Volume
 from .murauer_recipe import ARMS, MurauerConfig, after_pretraining, preset
+from .ranks import ALONE, Ranks
+from .samples import Sample
 from .sampling import key_of
 from .updates import FiniteGuard, adam
+
+_SEEN: Mapping[str, tuple[str, ...]] = {
+    "pose loss": ("pretraining", "labelled", "twins", "synth"),
+    "correspondence loss": ("labelled", "twins"),
+    "view loss": ("view_real", "view_synth"),
+    "matching loss": ("match_real",),
+    "discriminator loss": ("match_real", "match_synth"),
+}
+"""The sub-batches that a term looks at; a gradient looks at all."""
 
 __all__ = ["Learner", "MurauerConfig", "after_pretraining", "build_nets", "pose_net", "preset"]
 
@@ -51,9 +62,9 @@ __all__ = ["Learner", "MurauerConfig", "after_pretraining", "build_nets", "pose_
 class Learner:
     """MURAUER in training (`train.Learner`)."""
 
-    def __init__(self, config: MurauerConfig, data: TrainingData) -> None:
-        self.config, self.data, self.arm = config, data, ARMS[config.arm]
-        self.guard = FiniteGuard(data.device)
+    def __init__(self, config: MurauerConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+        self.config, self.data, self.arm, self.ranks = config, data, ARMS[config.arm], ranks
+        self.guard = FiniteGuard(data.device, ranks)
         self.volume = Volume.of(data.synth, data.real)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
@@ -65,9 +76,9 @@ class Learner:
             input_px=config.input_px,
         )
         self.half = 0.5 if config.parity == "paper" else 1.0
-        self.batches = Batches(config, data, self.volume)
+        self.batches = Batches(config, data, self.volume, ranks)
         sizes = self.batches.sizes
-        self.pretraining_groups = self._groups({"synth": config.batch})
+        self.pretraining_groups = self._groups({"synth": ranks.size(config.batch, what="pretraining")})
         self.groups = self._groups(sizes)
         self.view_groups = self._groups({n: sizes[n] for n in ("view_real", "view_synth") if n in sizes})
         nets, decay = self.nets, config.weight_decay
@@ -87,12 +98,18 @@ class Learner:
             return self._pretrain_step(index, log=log)
         return self._joint_step(index - self.config.pretrain_steps, log=log)
 
+    def samples(self, index: int, term: str) -> list[Sample]:
+        """The samples that a term of a step looks at."""
+        joint = index >= self.config.pretrain_steps
+        found = self.batches.samples(index - self.config.pretrain_steps if joint else index, joint=joint)
+        return [sample for sample in found if term not in _SEEN or sample.sub_batch in _SEEN[term]]
+
     # --- stage 1: f and p on synthetic images ---
 
     def _pretrain_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
         synth = self.batches.pretraining(step)
         predicted = self.nets.pose(self.nets.features(synth.images.image, self.pretraining_groups))
-        loss = pose_loss(predicted, synth.joints, synth.known)
+        loss = pose_loss(predicted, synth.joints, synth.known, self.ranks)
         self.guard.check(step, {"pose loss": loss})
         self.pretraining.zero_grad(set_to_none=True)
         loss.backward()
@@ -105,8 +122,10 @@ class Learner:
 
     def _joint_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
         nets, batch = self.nets, self.batches.joint(step)
+        index = self.config.pretrain_steps + step
         features = nets.features(torch.cat(list(batch.images.values())), self.groups)
-        z = self._latents(dict(zip(batch.images, features.split(self.groups.sizes), strict=True)))
+        sizes = [len(images) for images in batch.images.values()]
+        z = self._latents(dict(zip(batch.images, features.split(sizes), strict=True)))
         terms: dict[str, Tensor] = {}
 
         supervised = list(batch.labelled.values())
@@ -115,9 +134,9 @@ class Learner:
             predicted = nets.pose(torch.cat([z[name] for name in batch.labelled]))
             truth = torch.cat([part.joints for part in supervised])
             known = torch.cat([part.known for part in supervised])
-            terms["pose"] = pose_loss(predicted, truth, known)
+            terms["pose"] = pose_loss(predicted, truth, known, self.ranks)
         if batch.paired is not None:
-            terms["correspondence"] = correspondence_loss(z["labelled"], z["twins"], batch.paired)
+            terms["correspondence"] = correspondence_loss(z["labelled"], z["twins"], batch.paired, self.ranks)
         if batch.views is not None:
             target, condition = batch.views
             seen = torch.cat([z["view_real"], z["view_synth"]])
@@ -127,12 +146,12 @@ class Learner:
         epoch, rate = self._schedule(step, self.config.joint_steps, self.config.joint_epochs)
         logged: dict[str, Tensor | float] = {}
         if self.arm.match:
-            logged["loss/discriminator"] = self._train_discriminator(step, rate, z, terms)
+            logged["loss/discriminator"] = self._train_discriminator(index, rate, z, terms)
             # The updated h judges, but its weights are constants here: l_m trains m alone.
             frozen = {name: p.detach() for name, p in nets.discriminator.named_parameters()}
             score = functional_call(nets.discriminator, frozen, (z["match_real"],))
             terms["matching"] = matching_loss(score, half=self.half)
-        self.guard.check(step, {f"{name} loss": term for name, term in terms.items()})
+        self.guard.check(index, {f"{name} loss": term for name, term in terms.items()})
         weighted = {name: self.weights[name] * term for name, term in terms.items()}
         if log:
             logged |= self._mapping_gradients(weighted)
@@ -140,7 +159,7 @@ class Learner:
                 logged["train/mean_mm"] = self._error_mm(predicted, supervised)
         self.main.zero_grad(set_to_none=True)
         torch.stack(list(weighted.values())).sum().backward()
-        self.guard.update(self.main, rate, step, name="f, m, p and g")
+        self.guard.update(self.main, rate, index, name="f, m, p and g")
         logged |= {f"loss/{name}": term.detach() for name, term in terms.items()}
         return logged | {"epoch": epoch, "lr": rate}
 
@@ -155,16 +174,16 @@ class Learner:
         return z
 
     def _train_discriminator(
-        self, step: int, rate: float, z: Mapping[str, Tensor], others: Mapping[str, Tensor]
+        self, index: int, rate: float, z: Mapping[str, Tensor], others: Mapping[str, Tensor]
     ) -> Tensor:
         """A step of h on detached latents; nothing is updated when any term of the step is not finite."""
         real, synth = z["match_real"].detach(), z["match_synth"].detach()
         scores = self.nets.discriminator(torch.cat([real, synth]))
         loss = discriminator_loss(scores[: len(real)], scores[len(real) :], half=self.half)
-        self.guard.check(step, {f"{n} loss": t for n, t in others.items()} | {"discriminator loss": loss})
+        self.guard.check(index, {f"{n} loss": t for n, t in others.items()} | {"discriminator loss": loss})
         self.critic.zero_grad(set_to_none=True)
         loss.backward()
-        self.guard.update(self.critic, rate, step, name="h")
+        self.guard.update(self.critic, rate, index, name="h")
         return loss.detach()
 
     def _mapping_gradients(self, weighted: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
@@ -174,6 +193,7 @@ class Learner:
         for name, term in weighted.items():
             parts = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             present = [part for part in parts if part is not None]
+            self.ranks.average_(present)
             norms[f"grad_m/{name}"] = torch.stack(torch._foreach_norm(present)).norm() if present else 0.0
         return norms
 
@@ -182,7 +202,7 @@ class Learner:
         truth = torch.cat([part.joints for part in supervised])
         known = torch.cat([part.known for part in supervised])
         distance = (predicted.detach() - truth).norm(dim=-1) * known * (self.config.cube_mm / 2)
-        mean: Tensor = distance.sum() / known.sum().clamp(min=1)
+        mean: Tensor = distance.sum() / self.ranks.counted(known.sum())
         return mean
 
     def _schedule(self, step: int, steps: int, epochs: int) -> tuple[float, float]:

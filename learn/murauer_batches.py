@@ -8,9 +8,9 @@ cost nothing and add nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from .data import TrainingData
 from .murauer_nets import Volume, camera_change, view_condition
 from .murauer_recipe import ARMS, MurauerConfig
 from .pooled import PooledCrops, Pooling
+from .ranks import ALONE, Ranks
+from .samples import Sample, samples_of
 from .sampling import Shuffle, key_of, noise_generator, normal
 
 REAL: Final = frozenset({"labelled", "view_real", "match_real"})
@@ -40,15 +42,18 @@ class Stream:
     shuffle: Shuffle | PooledCrops
     key: int
     size: int
+    """Of all ranks together."""
     rotation_deg: float
+    name: str
+    ranks: Ranks = ALONE
 
     def draw(self, step: int) -> Draw:
-        """The samples of a step."""
-        stored = None
+        """This rank's samples of a step."""
+        stored, mine = None, self.ranks.part(self.size)
         if isinstance(self.shuffle, PooledCrops):
-            place, stored = self.shuffle.draw(step, self.size)
+            place, stored = (part[mine] for part in self.shuffle.draw(step, self.size))
         else:
-            place = self.shuffle.draw(step, self.size)
+            place = self.shuffle.draw(step, self.size)[mine]
         items = self.items[place]
         index = self.index(step)
         geometry = draw_geometry(self.bank, items[:, 0], self.key, index, rotation_deg=self.rotation_deg)
@@ -56,7 +61,9 @@ class Stream:
 
     def index(self, step: int) -> Tensor:
         """(B,) running numbers of a step's samples over the whole training."""
-        return torch.arange(step * self.size, (step + 1) * self.size, device=self.bank.device)
+        mine = self.ranks.part(self.size)
+        first = step * self.size
+        return torch.arange(first + mine.start, first + mine.stop, device=self.bank.device)
 
 
 def make_stream(
@@ -69,6 +76,7 @@ def make_stream(
     turns: bool = True,
     pooling: Pooling | None = None,
     streams: int = 1,
+    ranks: Ranks = ALONE,
 ) -> Stream | None:
     """A stream of `size` images a step, rotated if it `turns`; None where there is no recording to draw from.
 
@@ -81,9 +89,11 @@ def make_stream(
         turns: whether images are rotated.
         pooling: where the bank's images come from, if it holds none.
         streams: how many share that memory.
+        ranks: the processes that share each step's images.
 
     Raises:
-        HandloomError: there is a recording, and not one image for this sub-batch in it.
+        HandloomError: there is a recording, and not one image for this sub-batch in it, or the ranks cannot share
+            the images equally.
     """
     if bank is None or items is None:
         return None
@@ -95,6 +105,7 @@ def make_stream(
             why=f"no training frame has an image of a located hand{pairs}",
             fix="look at what is there: handloom store info",
         )
+    ranks.size(size, what=name)
     key = key_of(config.seed, name)
     degrees = config.rotation_deg if turns else 0.0
     items = items.reshape(len(items), -1)
@@ -103,7 +114,7 @@ def make_stream(
         shuffle = Shuffle(len(items), key, bank.device)
     else:
         shuffle = PooledCrops(pooling, items, bank.views, name, streams=streams)
-    return Stream(bank, items, shuffle, key, size, degrees)
+    return Stream(bank, items, shuffle, key, size, degrees, name, ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +151,18 @@ class JointBatch:
 class Batches:
     """Batches as a function of the step, for one run's configuration and data."""
 
-    def __init__(self, config: MurauerConfig, data: TrainingData, volume: Volume) -> None:
-        self._config, self._data, self._volume = config, data, volume
+    def __init__(self, config: MurauerConfig, data: TrainingData, volume: Volume, ranks: Ranks = ALONE) -> None:
+        self._config, self._data, self._volume, self._ranks = config, data, volume, ranks
         self._pretraining = make_stream(
-            config, "pretraining", data.synth, _singles(data.synth), config.batch, pooling=data.pooling
+            config, "pretraining", data.synth, _singles(data.synth), config.batch, pooling=data.pooling, ranks=ranks
         )
-        self.streams = _joint_streams(config, data) if config.joint_steps else {}
+        self.streams = _joint_streams(config, data, ranks) if config.joint_steps else {}
         self._twin_crop, self._paired = _twin_crops(data, self.streams.get("labelled"))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Images of each joint sub-batch, in `ORDER`."""
-        sizes = {name: stream.size for name, stream in self.streams.items()}
+        """This rank's images of each joint sub-batch, in `ORDER`."""
+        sizes = {name: stream.size // self._ranks.count for name, stream in self.streams.items()}
         if self._twin_crop is not None:
             sizes["twins"] = sizes["labelled"]
         return {name: sizes[name] for name in ORDER if name in sizes}
@@ -161,7 +172,8 @@ class Batches:
         stream = self._pretraining
         assert stream is not None
         draw, noise = stream.draw(step), noise_generator(stream.key, step, self._data.device)
-        images = self._cut(stream.bank, draw.items[:, 0], draw.geometry, noise, draw.image(0))
+        among = self._among([stream])
+        images = self._cut(stream.bank, draw.items[:, 0], draw.geometry, noise, draw.image(0), among)
         return self._label(stream.bank, draw.items[:, 0], draw.geometry, images)
 
     def joint(self, step: int) -> JointBatch:
@@ -191,6 +203,28 @@ class Batches:
             views=self._views(step, draws, images) if ARMS[self._config.arm].view else None,
         )
 
+    def samples(self, step: int, *, joint: bool) -> list[Sample]:
+        """What a step of either stage is made of; drawn and cut again."""
+        if not joint:
+            assert self._pretraining is not None
+            known, crop = self.pretraining(step), self._pretraining.draw(step).items[:, 0]
+            return samples_of("pretraining", self._pretraining.bank, crop, [known.images.image, known.joints])
+        batch = self.joint(step)
+        draws = {name: stream.draw(step) for name, stream in self.streams.items()}
+        targets = batch.views[0].split([self.sizes["view_real"], self.sizes["view_synth"]]) if batch.views else ()
+        target = dict(zip(("view_real", "view_synth"), targets, strict=bool(targets)))
+        found = []
+        for name, image in batch.images.items():
+            if name == "twins":
+                assert self._data.twins is not None
+                assert self._twin_crop is not None
+                bank, crop = self._data.twins, self._twin_crop[draws["labelled"].place]
+            else:
+                bank, crop = self.streams[name].bank, draws[name].items[:, 0]
+            joints = [batch.labelled[name].joints] if name in batch.labelled else []
+            found += samples_of(name, bank, crop, [image, *joints, *([target[name]] if name in target else [])])
+        return found
+
     def _twins(self, draw: Draw, noise: torch.Generator) -> tuple[Labelled, Tensor]:
         """The twins of labelled images, under the same roll and about the same point of space.
 
@@ -203,7 +237,8 @@ class Batches:
         crop, paired = self._twin_crop[draw.place], self._paired[draw.place]
         center = torch.where(paired[:, None], draw.geometry.center_mm, twins.center_mm[crop])
         geometry = Geometry(draw.geometry.roll_rad, center)
-        return self._label(twins, crop, geometry, self._cut(twins, crop, geometry, noise)), paired
+        images = self._cut(twins, crop, geometry, noise, among=self._among([self.streams["labelled"]]))
+        return self._label(twins, crop, geometry, images), paired
 
     def _views(self, step: int, draws: Mapping[str, Draw], images: Mapping[str, Images]) -> tuple[Tensor, Tensor]:
         """Targets, cut about their own centres and without noise, and the decoder's conditioning."""
@@ -224,10 +259,15 @@ class Batches:
         centers = torch.cat([draw.geometry.center_mm for draw in draws.values()])
         crops = torch.cat([draw.items[:, 0] for draw in draws.values()])
         stored = [image for draw in draws.values() if (image := draw.image(0)) is not None]
-        whole = self._cut(bank, crops, Geometry(rolls, centers), noise, torch.cat(stored) if stored else None)
+        among = self._among([self.streams[name] for name in draws])
+        whole = self._cut(bank, crops, Geometry(rolls, centers), noise, torch.cat(stored) if stored else None, among)
         sizes = [len(draw.items) for draw in draws.values()]
         parts = zip(whole.image.split(sizes), whole.center_mm.split(sizes), strict=True)
         return {name: Images(*part) for name, part in zip(draws, parts, strict=True)}
+
+    def _among(self, streams: Sequence[Stream]) -> tuple[int, Tensor] | None:
+        """Which rows of these streams' whole batch are this rank's."""
+        return self._ranks.among([stream.size for stream in streams], self._data.device)
 
     def _cut(
         self,
@@ -236,6 +276,7 @@ class Batches:
         geometry: Geometry,
         noise: torch.Generator | None,
         stored: Tensor | None = None,
+        among: tuple[int, Tensor] | None = None,
     ) -> Images:
         return cut(
             bank,
@@ -246,6 +287,7 @@ class Batches:
             noise_mm=self._config.noise_mm if noise is not None else 0.0,
             generator=noise,
             stored=stored,
+            among=among,
         )
 
     def _label(self, bank: Bank, crop: Tensor, geometry: Geometry, images: Images) -> Labelled:
@@ -270,7 +312,7 @@ def pairs_of(bank: Bank | None, frames: Tensor | None, pair: tuple[int, int] | N
     return bank.pairs(frames, pair)
 
 
-def _joint_streams(config: MurauerConfig, data: TrainingData) -> dict[str, Stream]:
+def _joint_streams(config: MurauerConfig, data: TrainingData, ranks: Ranks) -> dict[str, Stream]:
     """The sub-batches that this arm and these data have, each with its own sequence."""
     arm, real, synth, frontal = ARMS[config.arm], data.real, data.synth, config.frontal_view
     # The program draws 21, 21, 11, 11 samples where the paper says 16 of each.
@@ -279,21 +321,24 @@ def _joint_streams(config: MurauerConfig, data: TrainingData) -> dict[str, Strea
     found: dict[str, Stream | None] = {}
     if data.n_labels:
         size = large if arm.synth else config.batch
-        found["labelled"] = make_stream(config, "labelled", real, _singles(real, data.labelled, frontal), size)
+        found["labelled"] = make_stream(
+            config, "labelled", real, _singles(real, data.labelled, frontal), size, ranks=ranks
+        )
     viewed, matched = arm.view or arm.passing, arm.match or arm.passing
     streams = 1 + viewed + matched
-    found["synth"] = make_stream(config, "synth", synth, _singles(synth), large, pooling=data.pooling, streams=streams)
+    shared: dict[str, Any] = {"streams": streams, "ranks": ranks}
+    found["synth"] = make_stream(config, "synth", synth, _singles(synth), large, pooling=data.pooling, **shared)
     for domain, bank, frames in (("real", real, data.unlabelled), ("synth", synth, None)):
         pooling = data.pooling if domain == "synth" else None
         if viewed:
             pairs = pairs_of(bank, frames, config.view_pair)
             found[f"view_{domain}"] = make_stream(
-                config, f"view_{domain}", bank, pairs, small, turns=False, pooling=pooling, streams=streams
+                config, f"view_{domain}", bank, pairs, small, turns=False, pooling=pooling, **shared
             )
         if matched:
             singles = _singles(bank, frames, frontal)
             found[f"match_{domain}"] = make_stream(
-                config, f"match_{domain}", bank, singles, small, pooling=pooling, streams=streams
+                config, f"match_{domain}", bank, singles, small, pooling=pooling, **shared
             )
     return {name: stream for name, stream in found.items() if stream is not None}
 

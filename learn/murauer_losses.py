@@ -12,6 +12,8 @@ import math
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from .ranks import ALONE, Ranks
+
 
 class Weights(BaseModel):
     """Weights of the terms as the paper gives them: for sums over the elements of a sample."""
@@ -23,16 +25,16 @@ class Weights(BaseModel):
     matching: float = Field(default=1e-5, ge=0)
 
 
-def pose_loss(predicted: Tensor, joints: Tensor, known: Tensor) -> Tensor:
-    """l_p, Eq. 5: mean squared error over the known coordinates of (B, J, 3)."""
+def pose_loss(predicted: Tensor, joints: Tensor, known: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """l_p, Eq. 5: mean squared error over the known coordinates of (B, J, 3), of all ranks."""
     squared = (predicted - joints).square() * known[..., None]
-    return squared.sum() / (3 * known.sum()).clamp(min=1)
+    return squared.sum() / ranks.counted(3 * known.sum())
 
 
-def correspondence_loss(z_real: Tensor, z_twin: Tensor, paired: Tensor) -> Tensor:
+def correspondence_loss(z_real: Tensor, z_twin: Tensor, paired: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """l_c, Eq. 8: mean squared distance of (B, F) where (B,) says there is a twin; trains the real side."""
     squared = (z_real - z_twin.detach()).square() * paired[:, None]
-    return squared.sum() / (paired.sum() * z_real.shape[1]).clamp(min=1)
+    return squared.sum() / ranks.counted(paired.sum() * z_real.shape[1])
 
 
 def view_loss(predicted: Tensor, target: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class MurauerConfig(TrainConfig):
     architecture: Architecture = Architecture()
     weights: Weights = Weights()
     batch: int = Field(default=64, ge=4)
-    """Samples a step: four sub-batches of a quarter each in joint training."""
+    """Samples a step, of all processes together: four sub-batches of a quarter each in joint training."""
     learning_rate: float = Field(default=3.3e-4, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     decay: float = Field(default=0.04, ge=0)

@@ -23,6 +23,8 @@ from .config import Memory, Needs, TrainConfig
 from .crossing_batches import labelled_sources
 from .data import TrainingData
 from .pooled import refuse_pool
+from .ranks import ALONE, Ranks
+from .samples import Sample
 from .sampling import key_of
 from .updates import FiniteGuard
 
@@ -98,8 +100,14 @@ class NearestNets(nn.Module):
 class Learner:
     """The search in training (`train.Learner`): one step that looks at every labelled crop."""
 
-    def __init__(self, config: NearestConfig, data: TrainingData) -> None:
+    def __init__(self, config: NearestConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
         self.config, self.data = config, data
+        if not ranks.alone:
+            raise HandloomError(
+                "A nearest-neighbour search is made by one process",
+                why=f"it was started in {ranks.count}, and there is nothing to share",
+                fix="start it without torchrun: handloom train crossing --arm nearest ...",
+            )
         refuse_pool(data.pooling, what="A nearest-neighbour search")
         self.guard = FiniteGuard(data.device)
         self.sources = labelled_sources(data, synth=config.needs.synth, real=True)
@@ -128,6 +136,10 @@ class Learner:
             nets.coordinates[rows], nets.joints_mm[rows] = nets.project(images), joints
             start += len(images)
         return {"known": float(self.known), "variance_kept": kept}
+
+    def samples(self, index: int, term: str) -> list[Sample]:
+        """None: nothing is checked."""
+        return []
 
     def _principal(self, centred: Tensor) -> Tensor:
         """(pixels, C) orthonormal: the leading right singular vectors of (n, pixels)."""

@@ -93,8 +93,14 @@ class PooledCrops:
         self._pool.close()
 
 
-def with_memory(config: TrainConfig, synth: Sequence[Path], device: torch.device) -> TrainConfig:
+def with_memory(config: TrainConfig, synth: Sequence[Path], device: torch.device, *, processes: int = 1) -> TrainConfig:
     """The configuration with `memory_mb` 'auto' decided on by the size of the sets and what is free here.
+
+    Args:
+        config: of the run.
+        synth: synthetic recordings.
+        device: where resident images would lie.
+        processes: how many share this machine's memory, each with data of its own.
 
     Raises:
         HandloomError: a recording cannot be opened.
@@ -105,7 +111,7 @@ def with_memory(config: TrainConfig, synth: Sequence[Path], device: torch.device
     for path in synth if config.needs.synth else ():
         crops = open_recording(path).crops
         size += crops.committed * row_bytes([crops.columns["crop"]]) if crops is not None else 0
-    there = free_bytes()
+    there = free_bytes() / processes
     room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else there
     fits = size <= RESIDENT_SHARE * min(room, there)
     return config.model_copy(update={"memory_mb": None if fits else int(POOL_SHARE * there / 1e6)})

@@ -28,6 +28,8 @@ from .data import TrainingData
 from .murauer_batches import Stream, make_stream, pairs_of
 from .murauer_losses import view_loss
 from .murauer_nets import GroupedBatchNorm, Groups, ViewDecoder, Volume, camera_change, view_condition
+from .ranks import ALONE, Ranks
+from .samples import Sample, samples_of
 from .sampling import key_of, noise_generator, normal
 from .updates import FiniteGuard, adam
 
@@ -44,6 +46,7 @@ class PreviewConfig(TrainConfig):
     cube_mm: float = Field(default=250.0, gt=0)
     rotation_deg: float = Field(default=0.0, ge=0, le=0)
     batch: int = Field(default=128, ge=4)
+    """Pairs a step, of all processes together."""
     steps: int = Field(default=100 * 568, ge=1)
     """100 epochs of NYU's 72,757 frames."""
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -119,10 +122,10 @@ class PreviewPose(nn.Module):
 class Learner:
     """The preview arm in training (`train.Learner`)."""
 
-    def __init__(self, config: PreviewConfig, data: TrainingData) -> None:
+    def __init__(self, config: PreviewConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
         assert data.real is not None
-        self.config, self.data, self.real = config, data, data.real
-        self.guard = FiniteGuard(data.device)
+        self.config, self.data, self.real, self.ranks = config, data, data.real, ranks
+        self.guard = FiniteGuard(data.device, ranks)
         self.volume = Volume.of(data.real)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
@@ -132,11 +135,11 @@ class Learner:
         if data.n_labels:
             self.streams.append(self._stream("labelled", data.labelled, config.batch - half))
         self.optimizer = adam(self.nets.parameters(), weight_decay=config.weight_decay)
-        self.groups = Groups.of([config.batch], [True], domains=1, device=data.device)
+        self.groups = Groups.of([config.batch // ranks.count], [True], domains=1, device=data.device)
 
     def _stream(self, name: str, frames: Tensor, size: int) -> Stream:
         pairs = pairs_of(self.real, frames, self.config.view_pair)
-        stream = make_stream(self.config, name, self.real, pairs, size, turns=False)
+        stream = make_stream(self.config, name, self.real, pairs, size, turns=False, ranks=self.ranks)
         assert stream is not None
         return stream
 
@@ -151,12 +154,12 @@ class Learner:
         noise = noise_generator(key_of(config.seed, "preview"), index, self.data.device)
         draws = [stream.draw(index) for stream in self.streams]
         size = {"input_px": config.input_px, "cube_mm": config.cube_mm}
+        noisy = size | {"noise_mm": config.noise_mm, "generator": noise}
         images, targets, conditions = [], [], []
         for stream, draw in zip(self.streams, draws, strict=True):
             source, target = draw.items.unbind(1)
-            images.append(
-                cut(self.real, source, draw.geometry, noise_mm=config.noise_mm, generator=noise, **size)  # type: ignore[arg-type]
-            )
+            among = self.ranks.among([stream.size], self.data.device)
+            images.append(cut(self.real, source, draw.geometry, among=among, **noisy))  # type: ignore[arg-type]
             targets.append(cut(self.real, target, still(self.real, target), **size).image)  # type: ignore[arg-type]
             jitter = normal(stream.key ^ 2, stream.index(index), 3) * config.view_center_noise_mm
             between = None if config.view_pair else camera_change(self.real, source, target)
@@ -169,7 +172,7 @@ class Learner:
             truth = label(self.real, draw.items[:, 0], draw.geometry, images[1], cube_mm=config.cube_mm)
             predicted = nets.pose(z[len(images[0].image) :]).unflatten(-1, (-1, 3))
             huber = functional.huber_loss(predicted, truth.joints, reduction="none") * truth.known[..., None]
-            terms["pose"] = huber.sum() / (3 * truth.known.sum()).clamp(min=1)
+            terms["pose"] = huber.sum() / self.ranks.counted(3 * truth.known.sum())
         self.guard.check(index, {f"{name} loss": term for name, term in terms.items()})
         total = terms["view"]
         if "pose" in terms:
@@ -178,6 +181,16 @@ class Learner:
         total.backward()
         self.guard.update(self.optimizer, config.learning_rate, index, name="the networks")
         return {f"loss/{name}": term.detach() for name, term in terms.items()}
+
+    def samples(self, index: int, term: str) -> list[Sample]:
+        """The pairs of a step, by their input, as stored."""
+        found, size = [], {"input_px": self.config.input_px, "cube_mm": self.config.cube_mm}
+        for stream in self.streams:
+            items = stream.draw(index).items
+            cuts = [cut(self.real, crop, still(self.real, crop), **size) for crop in items.unbind(1)]  # type: ignore[arg-type]
+            joints = self.real.joints_mm[items[:, 0] // self.real.views].nan_to_num(nan=0.0, posinf=torch.inf)
+            found += samples_of(stream.name, self.real, items[:, 0], [*(one.image for one in cuts), joints])
+        return found
 
     def pose_net(self) -> PreviewPose:
         """The inference path over the weights in training."""

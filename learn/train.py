@@ -3,10 +3,13 @@
 A method's module brings a configuration (`preset`, `after_pretraining`), a `Learner`, and for those who load
 a model `build_nets` and `pose_net`; everything else is here. Draws and noise are functions of (seed, step):
 what a resume needs is weights, optimisers and the number of the next step: on the CPU a run that was killed
-and resumed ends with the same bits as one that was not (same machine, versions and thread count).
+and resumed ends with the same bits as one that was not (same machine, versions and thread count). Several
+processes share each step's samples (`ranks.py`); a checkpoint does not know how many there were, so a run may
+go on with more or fewer.
 
 A run directory holds `config.yaml` (resolved; feeds a new run as it is), `data.json` (recordings used, by
-uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` and `checkpoint.pt`.
+uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` and `checkpoint.pt`; where training
+stopped at a term that is not finite, `not_finite.json` with the samples of that step.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,7 +31,10 @@ from .config import TrainConfig
 from .data import Validation, load_training_data, load_validation
 from .model import CHECKPOINT, method_module, read_checkpoint, write_checkpoint
 from .pooled import with_memory
-from .updates import FiniteGuard
+from .ranks import Launch, Ranks, joined, launched, stopped_with
+from .samples import FILE as SAMPLES
+from .samples import Sample, with_samples
+from .updates import FiniteGuard, NotFinite
 
 CONFIG: Final = "config.yaml"
 DATA: Final = "data.json"
@@ -60,8 +67,11 @@ class Learner(Protocol):
         measured only when `log` is set. `nets` is in training mode.
 
         Raises:
-            HandloomError: a term or gradient is not finite (on the CPU), before any update of this step.
+            NotFinite: a term or gradient is not finite (on the CPU), before the update that it would enter.
         """
+
+    def samples(self, index: int, term: str) -> list[Sample]:
+        """This rank's samples of a step, those that a term looks at; drawn again."""
 
     def pose_net(self) -> nn.Module:
         """The inference path over the same weights: crops (B, 1, P, P) to mm (B, J, 3) about the centre."""
@@ -93,6 +103,8 @@ class RunResult:
     """Of this call; a resumed run spent more before."""
     metrics: Mapping[str, float]
     """The last line of metrics.jsonl."""
+    rank: int = 0
+    """Of this process; 0 wrote it."""
 
 
 def train(
@@ -107,7 +119,7 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Train one model, from recordings to a run directory.
+    """Train one model, from recordings to a run directory; as one of several processes where torchrun says so.
 
     Args:
         config: a method's whole configuration (`murauer.preset(...)`, `crossing.preset(...)`).
@@ -118,43 +130,65 @@ def train(
         init: a run whose pre-trained networks this one starts from.
         resume: continue the run in `run_dir` from its last checkpoint.
         overwrite: replace the run in `run_dir`.
-        progress: called at each log line.
+        progress: called at each log line, on rank 0.
 
     Raises:
-        HandloomError: the data, the run directory or the device do not allow it; or a non-finite step.
+        HandloomError: the data, the run directory or the device do not allow it; a non-finite step; or another
+            process failed.
     """
     started = time.perf_counter()
-    device = pick_device(config.device)
-    _check_run_dir(run_dir, resume=resume, overwrite=overwrite)
-    continued = resume and (run_dir / CHECKPOINT).exists()
-    start = read_checkpoint(init) if init is not None and not continued else None
-    if init is not None or (continued and _recorded(run_dir)["init"] is not None):
-        config = method_module(config.method, config.arm).after_pretraining(config)
-    config = _with_memory(config, synth, device, run_dir if continued else None)
-    if continued:
-        _check_same_config(run_dir, config)
-    data = load_training_data(config, synth=synth, real=real, device=device)
-    validation = load_validation(val, config, data) if val is not None else None
-    learner: Learner = method_module(config.method, config.arm).Learner(config, data)
-    sources = data.sources | {"val": str(val) if val else None, "init": str(init) if init else None}
-    if continued:
-        first = _restore(run_dir, learner, sources)
-    else:
+    launch = launched()
+    device = rank_device(config.device, launch)
+    with joined(launch, device) as ranks:
+        continued = ranks.from_first(lambda: _check_run_dir(run_dir, resume=resume, overwrite=overwrite))
+        start = ranks.together(lambda: read_checkpoint(init)) if init is not None and not continued else None
+        ranks.agree({f"value of '{name}'": str(value) for name, value in config.model_dump().items()})
+        given, first_run = config, run_dir if continued else None
+        config = ranks.from_first(lambda: _settled(given, synth, init, device, first_run, processes=launch.local_count))
+        data = ranks.together(lambda: load_training_data(config, synth=synth, real=real, device=device))
+        ranks.agree({"data": str({name: _identity(entry) for name, entry in data.sources.items()})})
+        # Rank 0 measures for all.
+        validation = ranks.together(
+            lambda: load_validation(val, config, data) if val is not None and ranks.first else None
+        )
+        learner: Learner = ranks.together(lambda: method_module(config.method, config.arm).Learner(config, data, ranks))
+        sources = data.sources | {"val": str(val) if val else None, "init": str(init) if init else None}
         first = 0
-        if start is not None:
-            learner.start_from(start)
-        _open_run(run_dir, config, sources)
-    metrics = _loop(learner, config, run_dir, first, validation, progress)
-    return RunResult(run_dir, learner.total_steps, time.perf_counter() - started, metrics)
+        if continued:
+            state = ranks.from_first(lambda: _last_state(run_dir, sources))
+            learner.nets.load_state_dict(state["weights"])
+            learner.load_training_state(state["training"])
+            first = int(state["description"]["step"])
+        else:
+            if start is not None:
+                learner.start_from(start)
+            ranks.from_first(lambda: _open_run(run_dir, config, sources))
+        ranks.start_alike(learner.nets)
+        metrics = _loop(learner, config, run_dir, first, val is not None, validation, progress, ranks)
+    return RunResult(run_dir, learner.total_steps, time.perf_counter() - started, metrics, ranks.rank)
 
 
-def _with_memory(
-    config: TrainConfig, synth: Sequence[Path], device: torch.device, continued: Path | None
+def _settled(
+    config: TrainConfig,
+    synth: Sequence[Path],
+    init: Path | None,
+    device: torch.device,
+    continued: Path | None,
+    *,
+    processes: int,
 ) -> TrainConfig:
-    """`memory_mb` 'auto' decided, once for a run: the order of its samples hangs on it."""
+    """The configuration as the run records it: without pre-training where that is taken over, `memory_mb` decided.
+
+    The latter once for a run: the order of its samples hangs on it.
+    """
+    if init is not None or (continued is not None and _recorded(continued)["init"] is not None):
+        config = method_module(config.method, config.arm).after_pretraining(config)
     if config.memory_mb == "auto" and continued is not None:
-        return config.model_copy(update={"memory_mb": read_yaml(continued / CONFIG).get("memory_mb")})
-    return with_memory(config, synth, device)
+        config = config.model_copy(update={"memory_mb": read_yaml(continued / CONFIG).get("memory_mb")})
+    config = with_memory(config, synth, device, processes=processes)
+    if continued is not None:
+        _check_same_config(continued, config)
+    return config
 
 
 def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -207,40 +241,93 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def rank_device(name: str, launch: Launch) -> torch.device:
+    """The device of one of several processes: each takes a GPU of its own.
+
+    Raises:
+        HandloomError: as `pick_device`; or there are more processes here than GPUs.
+    """
+    device = pick_device(name)
+    if launch.ranks.alone or device.type != "cuda":
+        return device
+    if ":" in name:
+        raise HandloomError(
+            "Several processes cannot share one GPU", where=f"--device {name}", fix="--device cuda: each takes its own"
+        )
+    if launch.local_count > torch.cuda.device_count():
+        raise HandloomError(
+            f"There are {launch.local_count} processes here and {torch.cuda.device_count()} GPUs",
+            fix=f"torchrun --nproc-per-node {torch.cuda.device_count()}, or --device cpu",
+            exit_code=BAD_ENVIRONMENT,
+        )
+    device = torch.device("cuda", launch.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
 def _loop(
     learner: Learner,
     config: TrainConfig,
     run_dir: Path,
     first: int,
+    validates: bool,
     validation: Validation | None,
     progress: Progress | None,
+    ranks: Ranks,
 ) -> dict[str, float]:
     total = learner.total_steps
-    started, metrics = time.perf_counter(), _last_metrics(run_dir)
+    started, metrics = time.perf_counter(), _last_metrics(run_dir) if ranks.first else {}
     learner.nets.train()
     for index in range(first, total):
         done = index + 1
         last = done == total
-        log = last or done % config.log_every == 0
-        terms = learner.step(index, log=log)
+        log, saves = last or done % config.log_every == 0, last or done % config.save_every == 0
+        try:
+            terms = learner.step(index, log=log)
+            if log or saves:
+                learner.guard.raise_if_found()
+        except NotFinite as error:
+            raise _stopped_by(error, learner, run_dir, ranks) from error
         if log:
-            learner.guard.raise_if_found()
-            metrics = {"step": done, **{name: float(value) for name, value in terms.items()}}
+            metrics = {"step": done, **_mean_terms(terms, ranks)}
             metrics["steps_per_s"] = (done - first) / (time.perf_counter() - started)
-            if validation is not None and (last or (config.val_every and done % config.val_every == 0)):
-                learner.nets.eval()
-                metrics["val/mean_mm"] = validation.mean_error_mm(learner.pose_net())
-                learner.nets.train()
-            with (run_dir / METRICS).open("a") as file:
-                file.write(json.dumps(metrics) + "\n")
-            if progress is not None:
-                progress(done, total, metrics)
-        if last or done % config.save_every == 0:
-            learner.guard.raise_if_found()
-            _save(run_dir, learner, done)
+            if validates and (last or (config.val_every and done % config.val_every == 0)):
+                ranks.average_statistics(learner.nets)
+                metrics["val/mean_mm"] = ranks.from_first(partial(_measured, learner, validation))
+            if ranks.first:
+                with (run_dir / METRICS).open("a") as file:
+                    file.write(json.dumps(metrics) + "\n")
+                if progress is not None:
+                    progress(done, total, metrics)
+        if saves:
+            ranks.average_statistics(learner.nets)
+            ranks.from_first(partial(_save, run_dir, learner, done))
     if not total:
-        _save(run_dir, learner, 0)
+        ranks.from_first(lambda: _save(run_dir, learner, 0))
     return metrics
+
+
+def _measured(learner: Learner, validation: Validation | None) -> float:
+    assert validation is not None
+    learner.nets.eval()
+    error_mm = validation.mean_error_mm(learner.pose_net())
+    learner.nets.train()
+    return error_mm
+
+
+def _mean_terms(terms: Mapping[str, Tensor | float], ranks: Ranks) -> dict[str, float]:
+    """A step's terms as numbers, means over the ranks; waits for the device."""
+    numbers = {name: float(value) for name, value in terms.items()}
+    if ranks.alone:
+        return numbers
+    parts = ranks.gather(list(numbers.values()))
+    return dict(zip(numbers, (sum(column) / ranks.count for column in zip(*parts, strict=True)), strict=True))
+
+
+def _stopped_by(error: NotFinite, learner: Learner, run_dir: Path, ranks: Ranks) -> HandloomError:
+    """The guard's error with the samples that every rank had in that step; said by rank 0."""
+    samples = [sample for part in ranks.gather(learner.samples(error.step, error.term)) for sample in part]
+    return with_samples(error, samples, run_dir) if ranks.first else stopped_with(0, str(error))
 
 
 def _save(run_dir: Path, learner: Learner, done: int) -> None:
@@ -253,8 +340,12 @@ def _save(run_dir: Path, learner: Learner, done: int) -> None:
     )
 
 
-def _restore(run_dir: Path, learner: Learner, sources: Mapping[str, Any]) -> int:
-    """Put the last checkpoint back; the number of the next step."""
+def _last_state(run_dir: Path, sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The last checkpoint; lines of the log that are newer are taken away.
+
+    Raises:
+        HandloomError: the run was started with other data.
+    """
     recorded = _recorded(run_dir)
     for name in ("synth", "twins", "real", "labelled_frames"):
         if _identity(recorded[name]) != _identity(sources[name]):
@@ -264,12 +355,10 @@ def _restore(run_dir: Path, learner: Learner, sources: Mapping[str, Any]) -> int
                 fix="give the recordings it was started with, or take a new run directory",
             )
     state = read_checkpoint(run_dir)
-    learner.nets.load_state_dict(state["weights"])
-    learner.load_training_state(state["training"])
     step = int(state["description"]["step"])
     kept = [line for line in _metric_lines(run_dir) if json.loads(line)["step"] <= step]
     (run_dir / METRICS).write_text("".join(line + "\n" for line in kept))
-    return step
+    return state
 
 
 def _identity(entry: Any) -> Any:
@@ -283,15 +372,17 @@ def _identity(entry: Any) -> Any:
             return entry
 
 
-def _check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+def _check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether there is a checkpoint to go on from, and that is wanted."""
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
-        return
+        return False
     if not (run_dir / CONFIG).exists():
         raise HandloomError(
             "The run directory exists and is not a run", where=str(run_dir), fix="give --run another path"
         )
     if not (resume or overwrite):
         raise HandloomError("The run exists", where=str(run_dir), fix="--resume continues it, --overwrite replaces it")
+    return resume and (run_dir / CHECKPOINT).exists()
 
 
 def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
@@ -310,7 +401,7 @@ def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
 
 def _open_run(run_dir: Path, config: TrainConfig, sources: Mapping[str, Any]) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
-    for name in (CHECKPOINT, METRICS):
+    for name in (CHECKPOINT, METRICS, SAMPLES):
         (run_dir / name).unlink(missing_ok=True)
     write_yaml(config.model_dump(mode="json"), run_dir / CONFIG)
     (run_dir / DATA).write_text(json.dumps(sources, indent=1) + "\n")

@@ -148,7 +148,7 @@ def by_hand(run: crossing.Learner, step: int, rate: float) -> CrossingNets:
     x_l, pose = run.labelled.labelled(step)
     x_u = run.unlabelled.images(step)
     with torch.no_grad():
-        z_l = nets.shared(pose, run._latent_noise("labelled", step, len(pose)))
+        z_l = nets.shared(pose, run._latent_noise("labelled", step, run.labelled))
     z_r = losses.convex_combinations(z_l, run._key ^ 2, step, len(z_l))
 
     def critic_of(images: Tensor, heads: tuple[nn.Module, ...], track: bool) -> list[Any]:
@@ -332,13 +332,13 @@ def test_poses_are_those_of_the_images(toy_data: MakeData) -> None:
 
 def test_the_noise_of_training_is_that_of_the_spec(toy_data: MakeData) -> None:
     run = learner(tiny(), toy_data)
-    noise = torch.cat([run._latent_noise("labelled", step, 64) for step in range(20)])
+    noise = torch.cat([run._latent_noise("labelled", step, run.labelled) for step in range(160)])
     assert noise.shape == (1280, 20)
     assert float(noise.std()) == pytest.approx(0.05, rel=0.02)
     _, pose, z, z_r = run._labelled_batch(3)
     mean = run.nets.shared(pose)
     _, log_variance = run.nets.vae.encode(run.nets.about_palm(pose)[0])
-    sampled = mean[:, :20] + (log_variance / 2).exp() * run._latent_noise("labelled", 3, 8)
+    sampled = mean[:, :20] + (log_variance / 2).exp() * run._latent_noise("labelled", 3, run.labelled)
     torch.testing.assert_close(z[:, :20], sampled)
     torch.testing.assert_close(z[:, 20:], mean[:, 20:])
     prior = learner(tiny(noise="prior"), toy_data)
@@ -526,4 +526,8 @@ def test_a_recorded_configuration_makes_the_run_again(straight: Path) -> None:
     import yaml
 
     recorded = yaml.safe_load((straight / "config.yaml").read_text())
-    assert preset("crossing", recorded["preset"], recorded["arm"], recorded) == tiny(labels=5, save_every=1)
+    assert preset("crossing", recorded["preset"], recorded["arm"], recorded) == tiny(
+        labels=5,
+        save_every=1,
+        memory_mb=None,  # "auto" was decided
+    )

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from handloom.learn import murauer_batches
+from handloom.learn import murauer, murauer_batches
 from handloom.learn import train as training
 from handloom.learn.config import TrainConfig
 from handloom.learn.data import load_training_data, load_validation
@@ -101,6 +105,46 @@ def test_a_killed_and_resumed_run_has_the_same_bits(
 
     assert lines(cut) == lines(tmp_path / "straight")
     assert [line["step"] for line in lines(cut)] == [2, 4, 6, 8, 10]
+
+
+KILLED_FROM_OUTSIDE = """
+import json, os, signal, sys
+from pathlib import Path
+from handloom.learn.train import preset, train
+
+given = json.loads(sys.argv[1])
+
+def progress(done, total, metrics):
+    if done == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(
+    preset("murauer", "quick", "full", given["config"]),
+    synth=[Path(path) for path in given["synth"]],
+    real=Path(given["real"]),
+    run_dir=Path(given["run"]),
+    progress=progress,
+)
+"""
+
+
+def test_a_run_that_kill_9_ended_resumes_to_the_same_bits(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    sets, config = [recordings.synth, recordings.twins], tiny()
+    train(config, synth=sets, real=recordings.real, run_dir=tmp_path / "straight")
+    cut = tmp_path / "cut"
+    given = {"synth": [str(path) for path in sets], "real": str(recordings.real), "run": str(cut)}
+    given |= {"config": config.model_dump(mode="json")}  # type: ignore[dict-item]
+    top = str(Path(__file__).parents[2] / ".dev")
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_FROM_OUTSIDE, json.dumps(given)],
+        env=os.environ | {"PYTHONPATH": top},
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert read_checkpoint(cut)["description"]["step"] == 6
+    train(config, synth=sets, real=recordings.real, run_dir=cut, resume=True)
+    assert digest(read_checkpoint(cut)) == digest(read_checkpoint(tmp_path / "straight"))
 
 
 def test_another_seed_has_other_bits(tmp_path: Path, recordings: SimpleNamespace) -> None:
@@ -355,15 +399,43 @@ def test_a_run_that_stops_leaves_its_last_checkpoint(
     def spoil(self: Any, step: int) -> Any:
         batch = original(self, step)
         if step == 3:
-            batch.joints.fill_(torch.inf)
+            batch.joints[[2, 5]] = torch.inf
         return batch
 
     monkeypatch.setattr(murauer_batches.Batches, "pretraining", spoil)
-    with pytest.raises(HandloomError, match="pose loss is not finite"):
+    with pytest.raises(HandloomError, match="pose loss is not finite") as caught:
         train(tiny("synthetic-only"), **given)
+    listed = json.loads((run / "not_finite.json").read_text())
+    assert (listed["step"], listed["term"], len(listed["samples"])) == (3, "pose loss", 16)
+    bad = [sample for sample in listed["samples"] if not sample["finite"]]
+    assert [listed["samples"].index(sample) for sample in bad] == [2, 5]
+    named = ", ".join(f"frame {s['frame_id']} camera {s['camera']} (pretraining)" for s in bad)
+    assert f"step 3: {named}; all in {run / 'not_finite.json'}" in str(caught.value)
+    assert "2 of its 16 samples have depths or joints that are not finite" in str(caught.value)
     state = read_checkpoint(run)
     assert state["description"]["step"] == 3
     assert all(torch.isfinite(v).all() for v in state["weights"].values())
+
+
+def test_networks_that_diverge_are_told_from_bad_data(
+    tmp_path: Path, recordings: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = murauer.Learner._joint_step
+
+    def spoil(self: Any, step: int, *, log: bool) -> Any:
+        if step == 2:
+            self.nets.view.last.weight.data[0] = torch.nan
+        return original(self, step, log=log)
+
+    monkeypatch.setattr(murauer.Learner, "_joint_step", spoil)
+    with pytest.raises(HandloomError, match="view loss is not finite") as caught:
+        train(tiny(), synth=[recordings.synth, recordings.twins], real=recordings.real, run_dir=tmp_path / "run")
+    listed = json.loads((tmp_path / "run" / "not_finite.json").read_text())
+    assert listed["step"] == 4 + 2, "over both stages"
+    assert {sample["sub_batch"] for sample in listed["samples"]} == {"view_real", "view_synth"}
+    assert all(sample["finite"] for sample in listed["samples"])
+    assert "the networks diverged" in str(caught.value)
+    assert "lower the learning rate" in str(caught.value)
 
 
 def test_devices_are_checked() -> None:
