@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,21 +141,25 @@ def test_a_kill_leaves_a_shorter_recording(made: Recording, tmp_path: Path) -> N
     assert_same(arrays(made), arrays(out), slice(8))
 
 
-@pytest.fixture
-def largest_file() -> Iterator[Callable[[int], None]]:
-    """Let no file grow beyond so many bytes, as if the disk were full."""
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes, as if the disk were full.
+
+    Not a fixture: pytest reports the test before it tears down, into a file that may be larger than this.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_said_and_the_source_is_as_it_was(
-    made: Recording, tmp_path: Path, largest_file: Callable[[int], None]
-) -> None:
+def test_a_full_disk_is_said_and_the_source_is_as_it_was(made: Recording, tmp_path: Path) -> None:
     again, folder = tmp_path / "again.zarr", tmp_path / "folder"
     for size, *command in ((9000, "repack", "--out", again), (1500, "export", "--out", folder)):
-        largest_file(size)
-        done = CliRunner().invoke(main, ["store", command[0], str(made.path), *map(str, command[1:])])
+        with largest_file(size):
+            done = CliRunner().invoke(main, ["store", command[0], str(made.path), *map(str, command[1:])])
         assert (done.exit_code, done.stderr.splitlines()[0]) == (3, "error: The disk is full"), done.output
     assert open_recording(again).n_frames == 0
     assert not folder.exists()
