@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from handloom.cli import main
 from handloom.stores.config import load_config
+from handloom.stores.durable import sealed
 from handloom.stores.errors import HandloomError
 from handloom.stores.recording import Recording, open_recording
 from handloom.synth import replay as replays
@@ -103,7 +104,7 @@ def test_versions_that_changed_since_are_named(copy: Path, monkeypatch: pytest.M
     monkeypatch.setattr(replays, "machine", lambda: "vax")
     values = json.loads((copy / "zarr.json").read_text())
     values["attributes"]["provenance"]["packages"]["numpy"] = "1.0"
-    (copy / "zarr.json").write_text(json.dumps(values))
+    (copy / "zarr.json").write_text(json.dumps(sealed(values)))
     lines = run("synth", "replay", copy, "--frame", 0).stdout.splitlines()
     assert lines[1] == f"  since then: numpy was 1.0, is {np.__version__}"
     assert lines[2].startswith("  since then: machine was ")
@@ -116,7 +117,7 @@ def test_what_cannot_be_drawn_again(made: Recording, tmp_path: Path) -> None:
     shutil.copytree(made.path, tmp_path / "r.zarr")
     values = json.loads((tmp_path / "r.zarr" / "zarr.json").read_text())
     values["attributes"]["provenance"]["command"] = "store merge"
-    (tmp_path / "r.zarr" / "zarr.json").write_text(json.dumps(values))
+    (tmp_path / "r.zarr" / "zarr.json").write_text(json.dumps(sealed(values)))
     with pytest.raises(HandloomError, match="Only what 'synth run' and 'synth twin' made"):
         replay(tmp_path / "r.zarr", range(1))
     for arguments in ((), ("--frame", 1, "--frames", "0:2"), ("--frames", "4"), ("--frames", "5:5")):
@@ -150,5 +151,5 @@ def test_twins_are_drawn_again_from_the_fitted_people(made: Recording, tmp_path:
 def test_another_hand_is_named(copy: Path) -> None:
     values = json.loads((copy / "zarr.json").read_text())
     values["attributes"]["provenance"]["hand"]["sha256"] = "0"
-    (copy / "zarr.json").write_text(json.dumps(values))
+    (copy / "zarr.json").write_text(json.dumps(sealed(values)))
     assert replay(copy, range(1)).changed == ("the hand builtin is another one",)
