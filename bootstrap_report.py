@@ -135,6 +135,7 @@ def next_commands(made: Made, captured: Recording) -> list[str]:
     return [
         f"handloom predict {made.out / 'model.onnx'} {made.recording} --out poses.csv --overlay pictures",
         f"handloom label {made.recording} --select 100 --model {made.out / 'model.onnx'} --out labelling",
+        f"handloom store label {made.recording} --joints joints.csv",
         f"handloom synth twin --real {made.recording} --out twins.zarr",
         f"handloom train murauer --arm {adapted} --synth {made.out / 'synth.zarr'} --synth twins.zarr "
         f"--real {made.recording} --run runs/{adapted.lstrip('+')}",
