@@ -68,8 +68,8 @@ class TrainConfig(BaseModel):
     centers: Literal["auto", "true", "located"] = "auto"
     """Which centres the model will meet; 'auto': those of the real recording, 'true' without one."""
     min_center_score: float = Field(default=0.3, ge=0, le=1)
-    """Located crops of the real recording with a lower score are left out; the score is the probability that the
-    centre is within 30 mm of the palm."""
+    """Located crops of the real recording with a lower score are left out, but for those of labels in use; the score
+    is the probability that the centre is within 30 mm of the palm."""
     noise_mm: float = Field(default=5.0, ge=0)
     """Standard deviation of the white depth noise."""
 

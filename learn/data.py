@@ -83,10 +83,10 @@ def load_training_data(
     _check_agreement(used, needs, plain, captured)
 
     real_data = _load_training_rows(captured) if captured else None
-    unsure = 0
+    chosen, unsure = np.zeros(0, np.int64), 0
     if real_data is not None and captured is not None:
-        real_data, unsure = _without_unsure_centers(real_data, captured, config.min_center_score)
-    chosen = _choose_labels(config, real_data, captured) if real_data and captured else np.zeros(0, np.int64)
+        chosen = _choose_labels(config, real_data, captured)
+        real_data, unsure = _without_unsure_centers(real_data, captured, config.min_center_score, kept=chosen)
     if needs.labels and not len(chosen):
         raise HandloomError(
             f"The arm '{config.arm}' learns from labelled real frames, and there are none to learn from",
@@ -279,11 +279,17 @@ def _training_rows(recording: Recording) -> NDArray[np.int64]:
     return rows
 
 
-def _without_unsure_centers(data: Resident, recording: Recording, least: float) -> tuple[Resident, int]:
-    """The frames without crops whose located centre scores less, and how many these are."""
+def _without_unsure_centers(
+    data: Resident, recording: Recording, least: float, *, kept: NDArray[np.int64]
+) -> tuple[Resident, int]:
+    """The frames without crops whose located centre scores less, and how many these are.
+
+    Those of the labels in use (`kept`) stay: their label says where the hand is, see `_without_missed_hands`.
+    """
     assert recording.crops is not None
     score = recording.crops.read_rows("center_score", data.rows)
     low = data.present & (data.center_source == LOCATED) & (score < least)
+    low[kept] = False
     return replace(data, present=data.present & ~low), int(low.sum())
 
 

@@ -485,11 +485,14 @@ def test_crops_of_low_score_are_not_trained_on(tmp_path: Path, toy: SimpleNamesp
     score = np.full(source.shape, 0.9, np.float32)
     score[1, 2], score[3, 0], score[4, 0] = 0.1, 0.29, 0.0  # a true centre needs no score
     path = toy.write(tmp_path / "unsure.zarr", replace(captured, center_source=source), center_score=score)
-    data = load_training_data(tiny("real-only", labels=None), synth=[], real=path, device=CPU)
+    chosen = tmp_path / "labels.txt"
+    chosen.write_text(f"{captured.frame_id[3]}\n{captured.frame_id[5]}\n")
+    data = load_training_data(tiny("real-only", labels=chosen), synth=[], real=path, device=CPU)
     assert data.real is not None
-    assert data.sources["crops_of_low_score"] == 2
-    assert torch.nonzero(~data.real.present)[:, 0].tolist() == [1 * 3 + 2, 3 * 3]
-    every = tiny("real-only", labels=None, min_center_score=0.0)
+    # That of frame 3 stays: its label says where the hand is.
+    assert data.sources["crops_of_low_score"] == 1
+    assert torch.nonzero(~data.real.present)[:, 0].tolist() == [1 * 3 + 2]
+    every = tiny("real-only", labels=chosen, min_center_score=0.0)
     assert load_training_data(every, synth=[], real=path, device=CPU).sources["crops_of_low_score"] == 0
 
 
