@@ -10,10 +10,15 @@ from click.testing import CliRunner
 from handloom.cli import main
 from handloom.stores.camera import Rig
 from handloom.stores.durable import sealed
+from handloom.stores.edit import repack
 from handloom.stores.errors import HandloomError
 from handloom.stores.recording import Recording, create_recording, open_recording
 from handloom.stores.table import Appender
 from handloom.stores.verify import verify
+from handloom.synth.config import SynthConfig
+from handloom.synth.generate import synthesise
+
+from recording_faults import rewrite
 
 COUNT = 10
 
@@ -188,3 +193,12 @@ def test_damage_in_one_place_does_not_hide_what_is_wrong_elsewhere(rig: Rig, tmp
     assert {("damaged", "frames/depth/left"), ("empty", "frames/depth/left"), ("skipped", "content")} == codes(path)
     (path / "frames/sequence/c.0").unlink()
     assert {("damaged", "frames/sequence"), ("damaged", "frames/depth/left"), ("skipped", "content")} == codes(path)
+
+
+def test_a_rendered_hand_that_its_arm_hides_is_no_fault_and_many_are(tmp_path: Path) -> None:
+    made = synthesise(SynthConfig(frames=64, views=1, crop_px=64, unit_frames=64), tmp_path / "s.zarr", jobs=1)
+    for hidden, severity in ((1, "note"), (9, "warning")):
+        out = repack(made.path, tmp_path / f"{hidden}.zarr", unit_frames=64)
+        rewrite(out.path, "crops/crop", lambda crop, n=hidden: crop.__setitem__(slice(0, n), 0))
+        (found,) = [f for f in verify(out.path, deep=True).findings if f.code == "empty"]
+        assert (found.severity, found.rows) == (severity, tuple(range(hidden)))
