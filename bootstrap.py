@@ -13,10 +13,6 @@ Every stage leaves its result in the run's folder; `--resume` goes on with the f
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +21,12 @@ from typing import Any, Final
 import numpy as np
 
 from .capture.locating import locate
-from .console import progress
 from .learn.agreement import Agreement, agreement
 from .learn.config import TrainConfig
 from .learn.estimators import open_estimator
 from .learn.export import export
 from .learn.train import preset, train
+from .stages import Say, open_folder, stage, steps_done
 from .stores.camera import Rig, refuse_distortion, write_rig
 from .stores.errors import HandloomError
 from .stores.recording import Recording, open_recording
@@ -41,15 +37,13 @@ from .synth.noise_fit import NoiseFit, fit_noise
 from .synth.noise_report import write_report as write_noise_report
 from .synth.sensor import write_sensor
 
-MARKER: Final = "bootstrap.txt"
-"""Marks a folder that `--overwrite` may replace."""
 MARGIN_MM: Final = 30.0
 """Hands are rendered this much farther out than nearly all were found."""
 MOST_RADIUS_MM: Final = 400.0
+MOST_SCORED: Final = 2000
+"""Frames, evenly spread, on which models are compared: an hour's capture has a hundred thousand."""
 LEAST_SCORE: Final = 0.5
 """Located hands less sure than this say nothing about where hands are."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +96,7 @@ def run(recording: Path, out: Path, *, settings: Settings, resume: bool, overwri
 
     captured = open_recording(recording)
     _check_kind(captured)
-    _prepare(out, resume=resume, overwrite=overwrite)
+    open_folder(out, command="bootstrap", resume=resume, overwrite=overwrite)
     made = Made(recording, out, settings)
     _check(made, say)
     _locate(made, say)
@@ -111,10 +105,10 @@ def run(recording: Path, out: Path, *, settings: Settings, resume: bool, overwri
     _render(made, captured, say)
     arms = _train(made, captured, say)
     _choose(made, captured, arms, say)
-    with _step(made, "export", "Exporting", say):
+    with stage(made.seconds, "export", "Exporting", say):
         exported = export(made.run(made.chosen), out / "model.onnx", overwrite=True)
         say(f"  model.onnx: {exported.size_bytes / 1e6:.1f} MB, joints within {exported.parity_mm:.4f} mm of torch's")
-    with _step(made, "report", "Drawing the report", say):
+    with stage(made.seconds, "report", "Drawing the report", say):
         write_report(made, captured, out / "report.html")
     say(f"{out / 'report.html'}: pictures and scores")
     say(f"{out / 'model.onnx'}: the tracker in one file")
@@ -173,22 +167,8 @@ def _check_kind(recording: Recording) -> None:
     refuse_distortion(recording.rig, where=str(recording.path))
 
 
-def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (resume or overwrite):
-            raise HandloomError(
-                "The output exists already", where=str(out), fix="--resume goes on with it, --overwrite replaces it"
-            )
-        if not (out / MARKER).is_file():
-            raise HandloomError("Refusing to touch what no bootstrap made", where=str(out), fix="another --out")
-        if overwrite:
-            shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("Made by handloom bootstrap, which may replace this folder.\n", encoding="utf-8")
-
-
 def _check(made: Made, say: Say) -> None:
-    with _step(made, "check", "Checking the recording", say) as report:
+    with stage(made.seconds, "check", "Checking the recording", say) as report:
         made.checked = verify(made.recording, progress=report)
         errors = [finding for finding in made.checked.findings if finding.severity == "error"]
         if errors:
@@ -209,7 +189,7 @@ def _locate(made: Made, say: Say) -> None:
         source = recording.crops.read("center_source")
         made.located = f"{int((source > 0).sum())} of {source.size} images, as it was"
         return
-    with _step(made, "locate", "Finding the hand", say) as report:
+    with stage(made.seconds, "locate", "Finding the hand", say) as report:
         found = locate(made.recording, jobs=made.settings.jobs, progress=report)
         made.located = f"{found.located} of {found.images} images"
         say(f"  found in {made.located}; its crops are kept in the recording")
@@ -217,7 +197,7 @@ def _locate(made: Made, say: Say) -> None:
 
 def _fit_noise(made: Made, captured: Recording, say: Say) -> None:
     sensor, page = made.out / "sensor.yaml", made.out / "noise.html"
-    with _step(made, "noise", "Fitting the sensor's noise", say) as report:
+    with stage(made.seconds, "noise", "Fitting the sensor's noise", say) as report:
         if sensor.exists() and page.exists():
             say("  sensor.yaml is there")
             return
@@ -228,7 +208,7 @@ def _fit_noise(made: Made, captured: Recording, say: Say) -> None:
 
 
 def _render(made: Made, captured: Recording, say: Say) -> None:
-    with _step(made, "synthesise", "Rendering labelled hands with this rig's cameras", say) as report:
+    with stage(made.seconds, "synthesise", "Rendering labelled hands with this rig's cameras", say) as report:
         middle, radius = volume_of(captured)
         write_rig(moved(captured.rig, middle), made.out / "rig.toml")
         config = SynthConfig(
@@ -248,7 +228,7 @@ def _train(made: Made, captured: Recording, say: Say) -> tuple[str, str]:
     """The arms that were trained."""
     adapted = "full" if captured.n_views > 1 else "+distribution-matching"
     for arm in ("synthetic-only", adapted):
-        with _step(made, arm, f"Training {arm}", say) as report:
+        with stage(made.seconds, arm, f"Training {arm}", say) as report:
             folder = made.run(arm)
             result = train(
                 _config(made, arm),
@@ -257,7 +237,7 @@ def _train(made: Made, captured: Recording, say: Say) -> tuple[str, str]:
                 run_dir=folder,
                 init=made.run("synthetic-only") if arm == adapted else None,
                 resume=(folder / "config.yaml").exists(),
-                progress=partial(_steps_done, report),
+                progress=partial(steps_done, report),
             )
             say(f"  {result.steps} steps")
     return "synthetic-only", adapted
@@ -272,29 +252,16 @@ def _config(made: Made, arm: str) -> TrainConfig:
     return preset("murauer", made.settings.preset, arm, with_overrides(given, asked))
 
 
-def _steps_done(report: Callable[[int, int], None], done: int, total: int, _values: Any) -> None:
-    report(done, total)
-
-
 def _choose(made: Made, captured: Recording, arms: tuple[str, str], say: Say) -> None:
     made.chosen = arms[1]
     if captured.n_views < 2:
         say("one camera has nobody to agree with: nothing was compared")
         return
-    with _step(made, "score", "Comparing the models without labels", say):
+    with stage(made.seconds, "score", "Comparing the models without labels", say):
         models = {arm: open_estimator(made.run(arm)) for arm in arms}
-        made.scores = agreement(models, captured, seed=made.settings.seed)
+        rows = np.unique(np.linspace(0, captured.n_frames - 1, MOST_SCORED).astype(np.int64))
+        made.scores = agreement(models, captured, seed=made.settings.seed, rows=rows)
         for one in made.scores:
             say(f"  {one.name}: the cameras disagree by {one.disagreement_mm:.1f} mm")
         made.chosen = made.scores[0].name
         say(f"  {made.chosen} is taken")
-
-
-@contextmanager
-def _step(made: Made, name: str, title: str, say: Say) -> Iterator[Callable[..., None]]:
-    say(title)
-    started = time.monotonic()
-    with progress(title) as report:
-        yield report
-    made.seconds[name] = time.monotonic() - started
-    say(f"  {made.seconds[name]:.0f} s")

@@ -133,7 +133,7 @@ def doctor(ctx: click.Context, recordings: tuple[Path, ...], as_json: bool) -> N
 @seed_option
 @overwrite_option
 def quickstart(out: Path, seed: int, overwrite: bool) -> None:
-    """Run the whole loop on this machine: no camera, no GPU, eight minutes; ends in OUT/report.html."""
+    """Run the whole loop on this machine: no camera, no GPU, minutes; ends in OUT/report.html."""
     from .quickstart import run
 
     run(out, seed=seed, overwrite=overwrite, say=click.echo)

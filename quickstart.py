@@ -10,10 +10,8 @@ Cost on two cores: see benchmarks/RESULTS.md.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,14 +23,13 @@ from numpy.typing import NDArray
 from .capture.locating import locate
 from .capture.record import record
 from .capture.virtual import Motion, VirtualConfig, VirtualRig
-from .console import progress
 from .learn.estimators import open_estimator
 from .learn.evaluate import Evaluation, evaluate_models, mean_pose
 from .learn.export import export
 from .learn.poses import predict_to
 from .learn.predict import Estimator, load
 from .learn.train import preset, train
-from .stores.errors import HandloomError
+from .stages import Say, open_folder, stage, steps_done
 from .stores.recording import SPLITS, Recording, open_recording
 from .synth.config import SynthConfig
 from .synth.generate import synthesise
@@ -42,8 +39,6 @@ from .synth.twin_units import TwinSettings
 
 LABELS: Final = 50
 JOBS: Final = 2
-MARKER: Final = "quickstart.txt"
-"""Marks a folder that `--overwrite` may replace."""
 
 CAPTURE_SENSOR: Final = StructuredLight(
     axial_mm=2.0,
@@ -57,8 +52,6 @@ CAPTURE_SENSOR: Final = StructuredLight(
     block_px=3,
 )
 """Not the sensor the synthetic set imitates: noisier, with a shorter baseline, its projector on the other side."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +148,13 @@ def run(out: Path, *, seed: int, overwrite: bool, say: Say, sizes: Sizes | None 
     """
     from .quickstart_report import write_report
 
-    _prepare(out, overwrite=overwrite)
+    open_folder(out, command="quickstart", overwrite=overwrite)
     sizes, tour = sizes or Sizes(), Tour(out, seed)
     started = time.monotonic()
     _make_data(tour, sizes, say)
     _train_all(tour, sizes, say)
     _measure(tour, say)
-    with _step(tour, "report", "Drawing the report", say):
+    with stage(tour.seconds, "report", "Drawing the report", say):
         write_report(tour, out / "report.html")
     say("")
     for line in table(tour.evaluations):
@@ -172,17 +165,6 @@ def run(out: Path, *, seed: int, overwrite: bool, say: Say, sizes: Sizes | None 
     say(f"done in {time.monotonic() - started:.0f} s")
     say(f"next: handloom predict {out / 'model.onnx'} YOUR.png --camera FX,FY,CX,CY --out poses.csv --overlay pictures")
     return tour
-
-
-def _prepare(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not overwrite:
-            raise HandloomError("The output exists already", where=str(out), fix="add --overwrite, or another --out")
-        if not (out / MARKER).is_file():
-            raise HandloomError("Refusing to overwrite what no quickstart made", where=str(out), fix="another --out")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("Made by handloom quickstart, which may replace this folder.\n", encoding="utf-8")
 
 
 def captured(sizes: Sizes, seed: int) -> VirtualConfig:
@@ -200,22 +182,22 @@ def captured(sizes: Sizes, seed: int) -> VirtualConfig:
 
 
 def _make_data(tour: Tour, sizes: Sizes, say: Say) -> None:
-    with _step(tour, "synthesise", "Synthesising", say) as report:
+    with stage(tour.seconds, "synthesise", "Synthesising", say) as report:
         made = synthesise(
             SynthConfig(frames=sizes.synth_frames, seed=tour.seed), tour.synth, jobs=JOBS, progress=report
         )
         say(f"  {made.n_frames} labelled poses seen by {made.n_views} cameras")
-    with _step(tour, "record", "Recording", say) as report:
+    with stage(tour.seconds, "record", "Recording", say) as report:
         with VirtualRig(captured(sizes, tour.seed)) as source:
             recording = record(source, tour.capture, keep_truth=True, progress=report)
         kept = forget_labels(recording, LABELS, seed=tour.seed)
         np.savetxt(tour.out / "labelled_frames.txt", kept, fmt="%d")
         transport = recording.provenance["transport"]
         say(f"  {recording.n_frames} sets of {recording.n_views} cameras (virtual rig, {transport}), {LABELS} labelled")
-    with _step(tour, "locate", "Finding the hand", say) as report:
+    with stage(tour.seconds, "locate", "Finding the hand", say) as report:
         found = locate(tour.capture, progress=report)
         say(f"  found in {found.located} of {found.images} images, without labels")
-    with _step(tour, "twins", "Twins of the labelled frames", say) as report:
+    with stage(tour.seconds, "twins", "Twins of the labelled frames", say) as report:
         twins = make_twins(tour.capture, tour.twins, settings=TwinSettings(seed=tour.seed), jobs=JOBS, progress=report)
         say(f"  {twins.n_frames} frames fitted and rendered again")
 
@@ -242,25 +224,21 @@ def _train_all(tour: Tour, sizes: Sizes, say: Say) -> None:
     labels = {"labels": tour.out / "labelled_frames.txt", "seed": tour.seed}
     for plan in RUNS:
         config = preset(plan.method, "quick", plan.arm, {**labels, **sizes.overrides.get(plan.name, {})})
-        with _step(tour, plan.name, f"Training {plan.title}", say) as report:
+        with stage(tour.seconds, plan.name, f"Training {plan.title}", say) as report:
             result = train(
                 config,
                 synth=[tour.out / name for name in plan.synth],
                 real=tour.capture if plan.real else None,
                 run_dir=tour.run(plan.name),
                 init=tour.run(plan.init) if plan.init else None,
-                progress=partial(_steps_done, report),
+                progress=partial(steps_done, report),
             )
             say(f"  {result.steps} steps")
 
 
-def _steps_done(report: Callable[[int, int], None], done: int, total: int, _values: Mapping[str, float]) -> None:
-    report(done, total)
-
-
 def _measure(tour: Tour, say: Say) -> None:
     recording = open_recording(tour.capture)
-    with _step(tour, "evaluate", "Measuring on held-out frames", say):
+    with stage(tour.seconds, "evaluate", "Measuring on held-out frames", say):
         models: dict[str, Estimator] = {
             "mean pose": mean_pose(open_recording(tour.synth)),
             "synthetic only": open_estimator(tour.run("synthetic-only")),
@@ -269,7 +247,7 @@ def _measure(tour: Tour, say: Say) -> None:
             "Crossing Nets": open_estimator(tour.run("crossing")),
         }
         tour.evaluations = evaluate_models(models, recording, seed=tour.seed, center="located", split="test")
-    with _step(tour, "predict", "Exporting and predicting", say) as report:
+    with stage(tour.seconds, "predict", "Exporting and predicting", say) as report:
         exported = export(tour.run("full"), tour.out / "model.onnx")
         say(f"  model.onnx: {exported.size_bytes / 1e6:.1f} MB, joints within {exported.parity_mm:.4f} mm of torch's")
         done = predict_to(
@@ -300,13 +278,3 @@ def table(evaluations: Mapping[str, Evaluation]) -> list[str]:
             f"  {m.median_mm:>7.2f}   {100 * share:>5.1f} %"
         )
     return [*lines, f"mm; {unit}, seed {first.seed}"]
-
-
-@contextmanager
-def _step(tour: Tour, name: str, title: str, say: Say) -> Iterator[Callable[[int, int], None]]:
-    say(title)
-    started = time.monotonic()
-    with progress(title) as report:
-        yield report
-    tour.seconds[name] = time.monotonic() - started
-    say(f"  {tour.seconds[name]:.0f} s")

@@ -105,8 +105,10 @@ def agreement(
     for name, estimator in estimators.items():
         joints = _in_rig(predicted.joints_mm[name], recording, predicted.view)
         seen = np.isfinite(joints).all(axis=(1, 2))
-        shown = [(row, np.flatnonzero(seen & (predicted.row == row))) for row in np.unique(predicted.row[seen])]
-        shown = [(row, images) for row, images in shown if len(images) > 1]
+        images = np.flatnonzero(seen)  # row after row
+        frames, first = np.unique(predicted.row[images], return_index=True)
+        parts = np.split(images, first[1:])
+        shown = [(row, part) for row, part in zip(frames, parts, strict=False) if len(part) > 1]
         if not shown:
             raise HandloomError(
                 "No frame was seen by two cameras that found the hand",

@@ -107,7 +107,7 @@ def test_what_is_there_is_not_replaced_unasked(done: tuple[Path, Result], tmp_pa
     folder, _ = done
     refused = invoke(folder / "R.zarr", "--out", folder / "run")
     assert refused.exit_code == 2
-    assert "--resume goes on with it, --overwrite replaces it" in refused.output
+    assert "--resume goes on, --overwrite replaces it" in refused.output
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     refused = invoke(folder / "R.zarr", "--out", tmp_path / "mine", "--overwrite")

@@ -1,5 +1,6 @@
 """The score without labels: what it measures, what it cannot see, and that it picks the better model."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,3 +106,15 @@ def test_ranks_with_ties_and_unknowns() -> None:
     assert spearman(x, -x) == pytest.approx(-1.0)
     assert spearman(x[:3], x[:3]) is None
     assert spearman(x, np.ones(5)) is None
+
+
+def test_a_hand_that_was_found_nowhere_is_an_error_in_words(toy: SimpleNamespace, tmp_path: Path) -> None:
+    lost = toy.resident(4, 3, located_mm=5.0)
+    lost = replace(lost, center=np.zeros_like(lost.center))
+    recording = open_recording(toy.write(tmp_path / "lost.zarr", lost))
+    with pytest.raises(HandloomError, match="No frame was seen by two cameras"):
+        agreement(
+            {"m": Noisy(open_recording(toy.write(tmp_path / "o.zarr", toy.resident(4, 3))), noise_mm=1.0)},
+            recording,
+            seed=0,
+        )
