@@ -96,7 +96,7 @@ class Report:
         """The whole page."""
         environment = page_environment(__package__ or "")
         environment.filters |= {"number": _number, "kind": lambda block: type(block).__name__}
-        environment.globals |= {"widest": _widest, "percent": _percent}
+        environment.globals |= {"widest": _widest, "percent": _percent, "numeric": _numeric}
         made_at = (self.made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
         return environment.get_template("report.html.j2").render(report=self, made_at=made_at)
 
@@ -150,6 +150,12 @@ def _number(value: Cell, digits: int = 2) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _numeric(table: Table, column: int) -> bool:
+    """Whether a column holds plain numbers, which stand right."""
+    cells = [row[column] for row in table.rows if row[column] is not None]
+    return bool(cells) and all(isinstance(cell, int | float) for cell in cells)
 
 
 def _widest(table: Table, column: int) -> float:
