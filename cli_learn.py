@@ -25,6 +25,7 @@ from .options import FILE, FOLDER, json_option, overwrite_option, print_json, pr
 @set_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0), help="Stop at a checkpoint after so long; --resume goes on.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
 @overwrite_option
 def train(
@@ -37,6 +38,7 @@ def train(
     run_dir: Path,
     preset: str,
     overrides: tuple[str, ...],
+    minutes: float | None,
     resume: bool,
     overwrite: bool,
     **given: Any,
@@ -66,9 +68,14 @@ def train(
             init=init,
             resume=resume,
             overwrite=overwrite,
+            minutes=minutes,
             progress=lambda done, total, values: report(done, total, _note(values)),
         )
     if result.rank:
+        return
+    if not result.finished:
+        click.echo(f"{run_dir}: {result.steps} of {result.of_steps} steps, stopped after {result.seconds:.0f} s")
+        print_next("the same command with --resume goes on from there")
         return
     click.echo(f"{run_dir}: {result.steps} steps in {result.seconds:.0f} s")
     for name, value in result.metrics.items():

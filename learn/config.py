@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Preset = Literal["quick", "fast", "paper"]
 Memory = Annotated[int, Field(gt=0)] | Literal["auto"] | None
+Flag = bool | Literal["auto"]
 Percent = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
 
 
@@ -32,6 +33,10 @@ class Needs:
     """A synthetic twin for labelled real frames, when there are any."""
     pairs: bool = False
     """Frames seen by two cameras, in every recording that is used for it."""
+
+
+HOW: Final = frozenset({"precision", "channels_last", "graph", "compile"})
+"""Keys that say how a step is computed, not what."""
 
 
 class TrainConfig(BaseModel):
@@ -75,6 +80,15 @@ class TrainConfig(BaseModel):
 
     device: str = "auto"
     """'auto' (a CUDA device if there is one), 'cpu', 'cuda', 'cuda:1', ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: forward and backward passes under autocast. 'auto': bf16 on a GPU that has it, fp32 on the CPU. This and
+    the three below say how a step is computed (`device.py`), may differ on a resume, and change results by rounding."""
+    channels_last: Flag = "auto"
+    """Channels last in memory; 'auto': as the method is fastest on the CPU."""
+    graph: Flag = "auto"
+    """A step is replayed as one CUDA graph; 'auto': on a GPU, where one process trains."""
+    compile: bool = False
+    """The convolutional networks through torch.compile: the first steps take a minute."""
     log_every: int = Field(default=50, ge=1)
     """Steps between two lines of metrics.jsonl: the only ones that wait for the device."""
     save_every: int = Field(default=1000, ge=1)

@@ -35,10 +35,11 @@ from .crossing_batches import Pool, image_pool, labelled_pool, unlabelled_pool
 from .crossing_nets import POSE_UNIT_MM, CrossingNets, PoseNet, stretched
 from .crossing_recipe import ARMS, CrossingConfig, Stage, after_pretraining, preset
 from .data import TrainingData
+from .device import as_written
 from .ranks import ALONE, Ranks
 from .samples import Sample
 from .sampling import key_of, normal, uniform
-from .updates import FiniteGuard, adam
+from .updates import FiniteGuard, adam, adam_state, load_adam_state
 
 __all__ = ["Learner", "after_pretraining", "build_nets", "pose_net", "preset"]
 
@@ -50,6 +51,7 @@ class Learner:
     """Crossing Nets in training (`train.Learner`)."""
 
     def __init__(self, config: CrossingConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+        as_written(config, "A run of Crossing Nets")
         self.config, self.data, self.arm, self.ranks = config, data, ARMS[config.arm], ranks
         joints = len(data.layout)
         if config.latent > 3 * joints:
@@ -73,7 +75,6 @@ class Learner:
         poses = torch.cat([whole.poses(step) for step in batches])
         self.nets.vae.start_from_principal_components(self.nets.about_palm(poses)[0])
         self._stage: Stage | None = None
-        self._index = 0
         self._optimizers: dict[str, torch.optim.Adam] = {}
 
     @property
@@ -83,24 +84,24 @@ class Learner:
 
     def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
         """One step of whichever stage `index` falls in."""
-        self._index = index
         place, step = self._place(index)
         stages = self.config.stages
         stage, steps = stages[place]
         if stage != self._stage:
             self._enter(stage)
         rate = self._rate(stage, step, steps, final=stage == "vae" or place == len(stages) - 1)
+        self.guard.begin(index, rate)
         match stage:
             case "vae":
-                terms = self._vae_step(step, rate)
+                terms = self._vae_step(step)
             case "gan":
-                terms = self._gan_step(step, rate, log=log)
+                terms = self._gan_step(step, log=log)
             case "align":
-                terms = self._align_step(step, rate, log=log)
+                terms = self._align_step(step, log=log)
             case "joint":
-                terms = self._joint_step(step, rate, log=log)
+                terms = self._joint_step(step, log=log)
             case "pose":
-                terms = self._pose_step(step, rate, log=log)
+                terms = self._pose_step(step, log=log)
         return {"stage": float(place), "lr": rate} | terms
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -157,31 +158,31 @@ class Learner:
 
     # --- stage 1: the pose VAE ---
 
-    def _vae_step(self, step: int, rate: float) -> dict[str, Tensor | float]:
+    def _vae_step(self, step: int) -> dict[str, Tensor | float]:
         vae = self.nets.vae
         pose, _ = self.nets.about_palm(self.posed.poses(step))
         mean, log_variance = vae.encode(pose)
         decoded = vae.decode(mean + (log_variance / 2).exp() * self._latent_noise("vae", step, self.posed))
         divergence, squared = losses.vae_loss(pose, decoded, mean, log_variance)
-        self._update("vae", rate, {"VAE divergence": divergence, "VAE squared error": squared})
+        self._update("vae", {"VAE divergence": divergence, "VAE squared error": squared})
         error: Tensor = (decoded.detach() - pose).reshape(len(pose), -1, 3).norm(dim=-1).mean() * POSE_UNIT_MM
         return {"loss/vae_kl": divergence.detach(), "loss/vae_sse": squared.detach(), "vae/mean_mm": error}
 
     # --- stage 2: the depth GAN ---
 
-    def _gan_step(self, step: int, rate: float, *, log: bool) -> dict[str, Tensor | float]:
+    def _gan_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
         nets, captured = self.nets, self._image(self.seen.images(step))
         rows = self._numbers(step, self.seen)
         fakes = nets.gen(2 * uniform(self._key ^ 1, rows, nets.dims) - 1, track=True)
         real_logits, _ = nets.gan(nets.trunk(captured, track=True), track=True)
         fake_logits, _ = nets.gan(nets.trunk(fakes.detach()))
         critic = losses.says_real(real_logits) + losses.says_generated(fake_logits)
-        self._update("critic", rate, {"GAN loss": critic})
+        self._update("critic", {"GAN loss": critic})
         with torch.no_grad():
             _, real_features = nets.gan(nets.trunk(captured))
         logits, features = nets.gan(nets.trunk(fakes))
         generator = self._generator_term(real_features, features, logits)
-        self._update("generator", rate, {"generator loss": generator})
+        self._update("generator", {"generator loss": generator})
         terms: dict[str, Tensor | float] = {
             "loss/gan": critic.detach(),
             "loss/generator": generator.detach(),
@@ -190,7 +191,7 @@ class Learner:
 
     # --- stage 3: alignment ---
 
-    def _align_step(self, step: int, rate: float, *, log: bool) -> dict[str, Tensor | float]:
+    def _align_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
         nets, arm = self.nets, self.arm
         x, pose, z, z_r = self._labelled_batch(step)
         fakes = nets.depth_of(torch.cat([z, z_r]), track=True)
@@ -205,13 +206,13 @@ class Learner:
             phi = nets.smo(trunk, track=True)
             terms["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
         # The terms share no trained weight: one backward pass gives Ali, pos and smo each their own gradient.
-        self._update("heads", rate, terms)
+        self._update("heads", terms)
         logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in terms.items()}
         return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
 
     # --- stage 4: everything but the VAE ---
 
-    def _joint_step(self, step: int, rate: float, *, log: bool) -> dict[str, Tensor | float]:
+    def _joint_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
         nets, arm = self.nets, self.arm
         x, pose, z, z_r = self._labelled_batch(step)
         n = len(x)
@@ -229,7 +230,7 @@ class Learner:
         if arm.gan:
             (logits, _), (fake_logits, _) = nets.gan(trunk, track=True), nets.gan(fake_trunk)
             critic["gan"] = losses.says_real(logits) + losses.says_generated(fake_logits)
-        self._update("critic", rate, critic)
+        self._update("critic", critic)
 
         # The generator's step sees the updated discriminator, whose weights are constants in it.
         generator = {"reconstruction": losses.reconstruction(x, fakes[:n])}
@@ -245,7 +246,7 @@ class Learner:
             if features is not None:
                 judged, matched = nets.gan(fake_trunk)
                 generator["gan"] = self._generator_term(features, matched, judged)
-        self._update("generator", rate, generator)
+        self._update("generator", generator)
 
         logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in critic.items()}
         logged |= {f"loss/g_{name}": term.detach() for name, term in generator.items()}
@@ -256,12 +257,12 @@ class Learner:
 
     # --- the baselines' stage: `pos` alone ---
 
-    def _pose_step(self, step: int, rate: float, *, log: bool) -> dict[str, Tensor | float]:
+    def _pose_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
         images, pose = self.labelled.labelled(step)
         z = self._shared(step, pose)
         estimate = self.nets.pos(self.nets.trunk(self._image(images), track=True), track=True)
         loss = losses.position(estimate, z)
-        self._update("pose", rate, {"position": loss})
+        self._update("pose", {"position": loss})
         logged: dict[str, Tensor | float] = {"loss/position": loss.detach()}
         return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
 
@@ -303,13 +304,13 @@ class Learner:
             return losses.says_real(logits)
         return losses.feature_matching(captured, generated, self.ranks)
 
-    def _update(self, name: str, rate: float, terms: Mapping[str, Tensor]) -> None:
+    def _update(self, name: str, terms: Mapping[str, Tensor]) -> None:
         """Check the terms, then one step of an optimiser on their sum; no other weight gets a gradient."""
-        self.guard.check(self._index, {f"{term} loss": value for term, value in terms.items()})
+        self.guard.check({f"{term} loss": value for term, value in terms.items()})
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward(inputs=_parameters(optimizer))
-        self.guard.update(optimizer, rate, self._index, name=f"{name} ({self._stage})")
+        self.guard.update(optimizer, name=f"{name} ({self._stage})")
 
     @torch.no_grad()
     def _error_mm(self, z: Tensor, pose: Tensor) -> Tensor:
@@ -356,7 +357,7 @@ class Learner:
 
     def training_state(self) -> dict[str, Any]:
         """The optimisers of the stage in progress; draws, noise and rates follow from the step."""
-        states = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+        states = {name: adam_state(optimizer) for name, optimizer in self._optimizers.items()}
         return {"stage": self._stage, "optimizers": states}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -365,7 +366,7 @@ class Learner:
             return
         self._enter(state["stage"])
         for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_adam_state(optimizer, state["optimizers"][name])
 
 
 def _parameters(optimizer: torch.optim.Adam) -> list[Tensor]:

@@ -30,7 +30,8 @@ from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from .batches import Labelled
 from .data import TrainingData
-from .murauer_batches import REAL, Batches
+from .device import Terms, execution
+from .murauer_batches import REAL, Batches, JointBatch
 from .murauer_losses import (
     correspondence_loss,
     discriminator_loss,
@@ -45,7 +46,7 @@ from .murauer_recipe import ARMS, MurauerConfig, after_pretraining, preset
 from .ranks import ALONE, Ranks
 from .samples import Sample
 from .sampling import key_of
-from .updates import FiniteGuard, adam
+from .updates import FiniteGuard, adam, adam_state, load_adam_state
 
 _SEEN: Mapping[str, tuple[str, ...]] = {
     "pose loss": ("pretraining", "labelled", "twins", "synth"),
@@ -64,11 +65,14 @@ class Learner:
 
     def __init__(self, config: MurauerConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
         self.config, self.data, self.arm, self.ranks = config, data, ARMS[config.arm], ranks
+        # Not channels last unless told so: groups are interleaved, and normalised without a copy, in the other order.
+        self.execution = execution(config, data.device, ranks, channels_last=False)
         self.guard = FiniteGuard(data.device, ranks)
         self.volume = Volume.of(data.synth, data.real)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
-            self.nets = build_nets(self.describe()).to(data.device)
+            self.nets = self.execution.laid_out(build_nets(self.describe()).to(data.device))
+        self._features, self._view = (self.execution.compiled(net) for net in (self.nets.features, self.nets.view))
         self.weights = mean_weights(
             config.weights,
             joints=len(data.layout),
@@ -86,13 +90,15 @@ class Learner:
         joint = (nets.features, *((nets.mapping,) if self._anchored else ()), nets.pose, nets.view)
         self.main = adam([p for net in joint for p in net.parameters()], weight_decay=decay)
         self.critic = adam(nets.discriminator.parameters(), weight_decay=decay)
+        self.pretrain_update = self.execution.replayed(self._pretrain_update)
+        self.joint_update = self.execution.replayed(self._joint_update)
 
     @property
     def total_steps(self) -> int:
         """Pre-training and joint training."""
         return self.config.pretrain_steps + self.config.joint_steps
 
-    def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
+    def step(self, index: int, *, log: bool) -> Terms:
         """One step of whichever stage `index` falls in."""
         if index < self.config.pretrain_steps:
             return self._pretrain_step(index, log=log)
@@ -106,52 +112,72 @@ class Learner:
 
     # --- stage 1: f and p on synthetic images ---
 
-    def _pretrain_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
-        synth = self.batches.pretraining(step)
-        predicted = self.nets.pose(self.nets.features(synth.images.image, self.pretraining_groups))
+    def _pretrain_step(self, step: int, *, log: bool) -> Terms:
+        epoch, rate = self._schedule(step, self.config.pretrain_steps, self.config.pretrain_epochs)
+        self.guard.begin(step, rate)
+        terms = self.pretrain_update(self.batches.pretraining(step), log=log)
+        return terms | {"epoch": epoch, "lr": rate}
+
+    def _pretrain_update(self, synth: Labelled, *, log: bool) -> Terms:
+        with self.execution.autocast():
+            predicted = self.nets.pose(self._features(synth.images.image, self.pretraining_groups))
+        predicted = predicted.float()
         loss = pose_loss(predicted, synth.joints, synth.known, self.ranks)
-        self.guard.check(step, {"pose loss": loss})
+        self.guard.check({"pose loss": loss})
         self.pretraining.zero_grad(set_to_none=True)
         loss.backward()
-        epoch, rate = self._schedule(step, self.config.pretrain_steps, self.config.pretrain_epochs)
-        self.guard.update(self.pretraining, rate, step, name="f and p")
-        terms: dict[str, Tensor | float] = {"loss/pose": loss.detach(), "epoch": epoch, "lr": rate}
+        self.guard.update(self.pretraining, name="f and p")
+        terms: Terms = {"loss/pose": loss.detach()}
         return terms | ({"train/mean_mm": self._error_mm(predicted, [synth])} if log else {})
 
     # --- stage 2: everything ---
 
-    def _joint_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
-        nets, batch = self.nets, self.batches.joint(step)
-        index = self.config.pretrain_steps + step
-        features = nets.features(torch.cat(list(batch.images.values())), self.groups)
-        sizes = [len(images) for images in batch.images.values()]
-        z = self._latents(dict(zip(batch.images, features.split(sizes), strict=True)))
+    def _joint_step(self, step: int, *, log: bool) -> Terms:
+        if not step:
+            self.pretrain_update.release()
+        epoch, rate = self._schedule(step, self.config.joint_steps, self.config.joint_epochs)
+        self.guard.begin(self.config.pretrain_steps + step, rate)
+        terms = self.joint_update(self.batches.joint(step), log=log)
+        return terms | {"epoch": epoch, "lr": rate}
+
+    def _joint_update(self, batch: JointBatch, *, log: bool) -> Terms:
+        nets, cast = self.nets, self.execution.autocast
+        with cast():
+            features = self._features(torch.cat(list(batch.images.values())), self.groups)
+            sizes = [len(images) for images in batch.images.values()]
+            z = self._latents(dict(zip(batch.images, features.split(sizes), strict=True)))
         terms: dict[str, Tensor] = {}
 
         supervised = list(batch.labelled.values())
         predicted = None
         if supervised:
-            predicted = nets.pose(torch.cat([z[name] for name in batch.labelled]))
+            with cast():
+                predicted = nets.pose(torch.cat([z[name] for name in batch.labelled]))
+            predicted = predicted.float()
             truth = torch.cat([part.joints for part in supervised])
             known = torch.cat([part.known for part in supervised])
             terms["pose"] = pose_loss(predicted, truth, known, self.ranks)
         if batch.paired is not None:
-            terms["correspondence"] = correspondence_loss(z["labelled"], z["twins"], batch.paired, self.ranks)
+            real, twin = z["labelled"].float(), z["twins"].float()
+            terms["correspondence"] = correspondence_loss(real, twin, batch.paired, self.ranks)
         if batch.views is not None:
             target, condition = batch.views
-            seen = torch.cat([z["view_real"], z["view_synth"]])
-            if self.config.parity == "released":
-                seen = nets.pose.hidden(seen)
-            terms["view"] = view_loss(nets.view(seen, condition, self.view_groups), target)
-        epoch, rate = self._schedule(step, self.config.joint_steps, self.config.joint_epochs)
-        logged: dict[str, Tensor | float] = {}
+            with cast():
+                seen = torch.cat([z["view_real"], z["view_synth"]])
+                if self.config.parity == "released":
+                    seen = nets.pose.hidden(seen)
+                shown = self._view(seen, condition, self.view_groups)
+            terms["view"] = view_loss(shown.float(), target)
+        logged: Terms = {}
         if self.arm.match:
-            logged["loss/discriminator"] = self._train_discriminator(index, rate, z, terms)
+            # h and its least squares in float32: scores are near 0 and 1, and their gradients small.
+            real, synth = z["match_real"].float(), z["match_synth"].float()
+            logged["loss/discriminator"] = self._train_discriminator(real, synth, terms)
             # The updated h judges, but its weights are constants here: l_m trains m alone.
             frozen = {name: p.detach() for name, p in nets.discriminator.named_parameters()}
-            score = functional_call(nets.discriminator, frozen, (z["match_real"],))
+            score = functional_call(nets.discriminator, frozen, (real,))
             terms["matching"] = matching_loss(score, half=self.half)
-        self.guard.check(index, {f"{name} loss": term for name, term in terms.items()})
+        self.guard.check({f"{name} loss": term for name, term in terms.items()})
         weighted = {name: self.weights[name] * term for name, term in terms.items()}
         if log:
             logged |= self._mapping_gradients(weighted)
@@ -159,9 +185,8 @@ class Learner:
                 logged["train/mean_mm"] = self._error_mm(predicted, supervised)
         self.main.zero_grad(set_to_none=True)
         torch.stack(list(weighted.values())).sum().backward()
-        self.guard.update(self.main, rate, index, name="f, m, p and g")
-        logged |= {f"loss/{name}": term.detach() for name, term in terms.items()}
-        return logged | {"epoch": epoch, "lr": rate}
+        self.guard.update(self.main, name="f, m, p and g")
+        return logged | {f"loss/{name}": term.detach() for name, term in terms.items()}
 
     def _latents(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The latents z of every sub-batch; the gradient of 'match_real' stops at f."""
@@ -173,23 +198,21 @@ class Learner:
             z |= dict(zip(real, mapped.split([len(stopped[name]) for name in real]), strict=True))
         return z
 
-    def _train_discriminator(
-        self, index: int, rate: float, z: Mapping[str, Tensor], others: Mapping[str, Tensor]
-    ) -> Tensor:
+    def _train_discriminator(self, z_real: Tensor, z_synth: Tensor, others: Mapping[str, Tensor]) -> Tensor:
         """A step of h on detached latents; nothing is updated when any term of the step is not finite."""
-        real, synth = z["match_real"].detach(), z["match_synth"].detach()
+        real, synth = z_real.detach(), z_synth.detach()
         scores = self.nets.discriminator(torch.cat([real, synth]))
         loss = discriminator_loss(scores[: len(real)], scores[len(real) :], half=self.half)
-        self.guard.check(index, {f"{n} loss": t for n, t in others.items()} | {"discriminator loss": loss})
+        self.guard.check({f"{n} loss": t for n, t in others.items()} | {"discriminator loss": loss})
         self.critic.zero_grad(set_to_none=True)
         loss.backward()
-        self.guard.update(self.critic, rate, index, name="h")
+        self.guard.update(self.critic, name="h")
         return loss.detach()
 
-    def _mapping_gradients(self, weighted: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
+    def _mapping_gradients(self, weighted: Mapping[str, Tensor]) -> Terms:
         """Norm of the gradient of each weighted term on m."""
         parameters = list(self.nets.mapping.parameters())
-        norms: dict[str, Tensor | float] = {}
+        norms: Terms = {}
         for name, term in weighted.items():
             parts = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             present = [part for part in parts if part is not None]
@@ -216,6 +239,7 @@ class Learner:
             [name in REAL for name in sizes],
             domains=2 if self.config.batch_norm == "domain" else 1,
             device=self.data.device,
+            apart=self.execution.channels_last,
         )
 
     # --- what a run keeps ---
@@ -243,6 +267,7 @@ class Learner:
             "mapped": self._maps(),
             "volume": self.volume.to_dict(),
             "n_labels": data.n_labels,
+            "execution": self.execution.describe(),
             "config": config.model_dump(mode="json"),
         }
 
@@ -276,12 +301,12 @@ class Learner:
 
     def training_state(self) -> dict[str, Any]:
         """The three optimisers; draws, noise and schedule follow from the step."""
-        return {name: getattr(self, name).state_dict() for name in ("pretraining", "main", "critic")}
+        return {name: adam_state(getattr(self, name)) for name in ("pretraining", "main", "critic")}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Undo `training_state`."""
         for name in ("pretraining", "main", "critic"):
-            getattr(self, name).load_state_dict(state[name])
+            load_adam_state(getattr(self, name), state[name])
 
 
 def build_nets(description: Mapping[str, Any]) -> MurauerNets:

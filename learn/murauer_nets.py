@@ -21,6 +21,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, Self
 
 import torch
@@ -63,9 +64,19 @@ class Groups:
     """(D, G): how much of each group's statistics enters each domain's running ones."""
     keep: Tensor
     """(D, 1): how much of the old running statistics stays."""
+    apart: bool = False
+    """Groups stay one after the other, each normalised by a call of its own, whatever their sizes."""
 
     @classmethod
-    def of(cls, sizes: Sequence[int], real: Sequence[bool], *, domains: int, device: torch.device | str) -> Self:
+    def of(
+        cls,
+        sizes: Sequence[int],
+        real: Sequence[bool],
+        *,
+        domains: int,
+        device: torch.device | str,
+        apart: bool = False,
+    ) -> Self:
         """Groups in batch order; with two domains synthetic groups feed statistics 0, real ones 1.
 
         The weights are what updating group after group with `MOMENTUM` comes to.
@@ -77,12 +88,12 @@ class Groups:
             weight[d] *= 1 - MOMENTUM
             weight[d, group] = MOMENTUM
             keep[d] *= 1 - MOMENTUM
-        return cls(tuple(sizes), weight, keep)
+        return cls(tuple(sizes), weight, keep, apart)
 
     @property
     def equal(self) -> bool:
         """Whether the batch is interleaved inside the networks."""
-        return len(set(self.sizes)) == 1
+        return len(set(self.sizes)) == 1 and not self.apart
 
     def interleave(self, x: Tensor) -> Tensor:
         """(G n, ...) group after group -> sample after sample; unequal groups stay as they are."""
@@ -127,8 +138,8 @@ class GroupedBatchNorm(nn.Module):
                 self.eps,
             )
         count, channels = len(groups.sizes), x.shape[1]
-        # Momentum 1 leaves the group's own mean and unbiased variance in these buffers.
-        mean, var = x.new_empty(count * channels), x.new_empty(count * channels)
+        # Momentum 1 leaves the group's own mean and unbiased variance in these buffers; float32, whatever x is.
+        mean, var = (self.running_mean.new_empty(count * channels) for _ in range(2))
         if groups.equal:
             wide = x.reshape(-1, count * channels, *x.shape[2:])
             weight, bias = self.weight.repeat(count), self.bias.repeat(count)
@@ -374,12 +385,18 @@ def view_condition(center_mm: Tensor, volume: Volume, between: tuple[Tensor, Ten
     `between` is the rotation (B, 3, 3) and translation (B, 3) mm from the input's camera to the target's;
     None where there is only one pair of cameras. Translations are in units of the volume's distance.
     """
-    middle = torch.tensor(volume.middle_mm, device=center_mm.device)
-    scaled = (center_mm - middle) / torch.tensor(volume.half_mm, device=center_mm.device)
+    middle, half = _box(volume, center_mm.device)
+    scaled = (center_mm - middle) / half
     if between is None:
         return scaled
     rotation, translation = between
     return torch.cat([scaled, rotation.flatten(1), translation / middle[2]], dim=1)
+
+
+@lru_cache(maxsize=8)
+def _box(volume: Volume, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The volume's middle and half sides (3,) on a device; kept, as bringing numbers there waits for it."""
+    return torch.tensor(volume.middle_mm, device=device), torch.tensor(volume.half_mm, device=device)
 
 
 def camera_change(bank: Bank, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from .batches import cut, label, still
 from .config import Memory, Needs, TrainConfig
 from .crossing_batches import labelled_sources
 from .data import TrainingData
+from .device import as_written
 from .pooled import refuse_pool
 from .ranks import ALONE, Ranks
 from .samples import Sample
@@ -101,6 +102,7 @@ class Learner:
     """The search in training (`train.Learner`): one step that looks at every labelled crop."""
 
     def __init__(self, config: NearestConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+        as_written(config, "A nearest-neighbour search")
         self.config, self.data = config, data
         if not ranks.alone:
             raise HandloomError(

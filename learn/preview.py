@@ -25,13 +25,14 @@ from ..stores.joints import layout_named
 from .batches import cut, label, still
 from .config import Needs, TrainConfig
 from .data import TrainingData
+from .device import as_written
 from .murauer_batches import Stream, make_stream, pairs_of
 from .murauer_losses import view_loss
 from .murauer_nets import GroupedBatchNorm, Groups, ViewDecoder, Volume, camera_change, view_condition
 from .ranks import ALONE, Ranks
 from .samples import Sample, samples_of
 from .sampling import key_of, noise_generator, normal
-from .updates import FiniteGuard, adam
+from .updates import FiniteGuard, adam, adam_state, load_adam_state
 
 LATENT = 50
 CHANNELS = (64, 128, 256, 512)
@@ -124,6 +125,7 @@ class Learner:
 
     def __init__(self, config: PreviewConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
         assert data.real is not None
+        as_written(config, "The arm 'preview'")
         self.config, self.data, self.real, self.ranks = config, data, data.real, ranks
         self.guard = FiniteGuard(data.device, ranks)
         self.volume = Volume.of(data.real)
@@ -173,13 +175,14 @@ class Learner:
             predicted = nets.pose(z[len(images[0].image) :]).unflatten(-1, (-1, 3))
             huber = functional.huber_loss(predicted, truth.joints, reduction="none") * truth.known[..., None]
             terms["pose"] = huber.sum() / self.ranks.counted(3 * truth.known.sum())
-        self.guard.check(index, {f"{name} loss": term for name, term in terms.items()})
+        self.guard.begin(index, config.learning_rate)
+        self.guard.check({f"{name} loss": term for name, term in terms.items()})
         total = terms["view"]
         if "pose" in terms:
             total = total + config.pose_weight * terms["pose"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.guard.update(self.optimizer, config.learning_rate, index, name="the networks")
+        self.guard.update(self.optimizer, name="the networks")
         return {f"loss/{name}": term.detach() for name, term in terms.items()}
 
     def samples(self, index: int, term: str) -> list[Sample]:
@@ -218,11 +221,11 @@ class Learner:
 
     def training_state(self) -> dict[str, Any]:
         """The optimiser."""
-        return {"optimizer": self.optimizer.state_dict()}
+        return {"optimizer": adam_state(self.optimizer)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Undo `training_state`."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_adam_state(self.optimizer, state["optimizer"])
 
 
 def build_nets(description: Mapping[str, Any]) -> PreviewNets:

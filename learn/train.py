@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..stores.config import checked, read_yaml, write_yaml
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
-from .config import TrainConfig
+from .config import HOW, TrainConfig
 from .data import Validation, load_training_data, load_validation
 from .model import CHECKPOINT, method_module, read_checkpoint, write_checkpoint
 from .pooled import with_memory
@@ -95,16 +95,24 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run left."""
+    """What a run left."""
 
     run_dir: Path
     steps: int
+    """Done in all."""
+    of_steps: int
+    """How many it is to do; where it did fewer, it was told to stop, and `resume` goes on."""
     seconds: float
     """Of this call; a resumed run spent more before."""
     metrics: Mapping[str, float]
     """The last line of metrics.jsonl."""
     rank: int = 0
     """Of this process; 0 wrote it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it did all its steps."""
+        return self.steps == self.of_steps
 
 
 def train(
@@ -117,6 +125,7 @@ def train(
     init: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    minutes: float | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Train one model, from recordings to a run directory; as one of several processes where torchrun says so.
@@ -130,6 +139,7 @@ def train(
         init: a run whose pre-trained networks this one starts from.
         resume: continue the run in `run_dir` from its last checkpoint.
         overwrite: replace the run in `run_dir`.
+        minutes: stop at a checkpoint when this call has taken so long, after one step at the least.
         progress: called at each log line, on rank 0.
 
     Raises:
@@ -164,8 +174,10 @@ def train(
                 learner.start_from(start)
             ranks.from_first(lambda: _open_run(run_dir, config, sources))
         ranks.start_alike(learner.nets)
-        metrics = _loop(learner, config, run_dir, first, val is not None, validation, progress, ranks)
-    return RunResult(run_dir, learner.total_steps, time.perf_counter() - started, metrics, ranks.rank)
+        until = None if minutes is None else started + 60 * minutes
+        done, metrics = _loop(learner, config, run_dir, first, val is not None, validation, until, progress, ranks)
+    seconds = time.perf_counter() - started
+    return RunResult(run_dir, done, learner.total_steps, seconds, metrics, ranks.rank)
 
 
 def _settled(
@@ -272,16 +284,20 @@ def _loop(
     first: int,
     validates: bool,
     validation: Validation | None,
+    until: float | None,
     progress: Progress | None,
     ranks: Ranks,
-) -> dict[str, float]:
+) -> tuple[int, dict[str, float]]:
+    """Steps done in all and the last line of the log; `until` is a time of `perf_counter` to stop at."""
     total = learner.total_steps
     started, metrics = time.perf_counter(), _last_metrics(run_dir) if ranks.first else {}
     learner.nets.train()
     for index in range(first, total):
         done = index + 1
         last = done == total
-        log, saves = last or done % config.log_every == 0, last or done % config.save_every == 0
+        log = last or done % config.log_every == 0
+        stops = until is not None and not last and _is_over(until, log=log, ranks=ranks)
+        saves = last or stops or done % config.save_every == 0
         try:
             terms = learner.step(index, log=log)
             if log or saves:
@@ -302,9 +318,18 @@ def _loop(
         if saves:
             ranks.average_statistics(learner.nets)
             ranks.from_first(partial(_save, run_dir, learner, done))
+        if stops:
+            return done, metrics
     if not total:
         ranks.from_first(lambda: _save(run_dir, learner, 0))
-    return metrics
+    return total, metrics
+
+
+def _is_over(until: float, *, log: bool, ranks: Ranks) -> bool:
+    """Whether the time has come; several processes ask rank 0, when they talk to each other anyway."""
+    if ranks.alone:
+        return time.perf_counter() >= until
+    return log and ranks.from_first(lambda: time.perf_counter() >= until)
 
 
 def _measured(learner: Learner, validation: Validation | None) -> float:
@@ -388,7 +413,7 @@ def _check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> bool:
 def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
     """A resume with another configuration would be neither the old run nor a new one."""
     recorded = read_yaml(run_dir / CONFIG)
-    free = {"device", "log_every", "save_every", "val_every"}
+    free = {"device", "log_every", "save_every", "val_every", *HOW}
     given = config.model_dump(mode="json")
     for name in sorted((recorded.keys() | given.keys()) - free):
         if recorded.get(name) != given.get(name):

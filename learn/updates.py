@@ -5,6 +5,9 @@ the CPU looking is free and the guard raises at once. On a GPU it keeps a sticky
 `torch.optim.Adam(fused=True)` takes as `found_inf`: the update and every later one do nothing, and the loop
 raises at its next log line, with the weights as they were. Of several ranks all stop, whosever the term was; the
 gradients they look at, and step by, are the mean of all.
+
+There the step's number and the learning rate are tensors too, written in place by `begin`, as everything that the
+guard keeps: a step that is replayed as a CUDA graph (`device.py`) goes by the numbers of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +28,29 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.0,
 ) -> torch.optim.Adam:
-    """Adam in one fused kernel; its learning rate is given at each `FiniteGuard.update`."""
-    return torch.optim.Adam(list(parameters), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True, foreach=False)
+    """Adam in one fused kernel, on a GPU one that can be captured; `FiniteGuard.update` gives its learning rate."""
+    trained = list(parameters)
+    on_gpu = any(parameter.is_cuda for parameter in trained)
+    return torch.optim.Adam(
+        trained, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True, foreach=False, capturable=on_gpu
+    )
+
+
+def adam_state(optimizer: torch.optim.Adam) -> dict[str, Any]:
+    """Its state for a checkpoint, which any device can go on from; waits for the device."""
+    state: dict[str, Any] = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state
+
+
+def load_adam_state(optimizer: torch.optim.Adam, state: Mapping[str, Any]) -> None:
+    """Undo `adam_state`; what hangs on the device stays as it is here."""
+    groups = [
+        {**theirs, "capturable": ours["capturable"]}
+        for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 class NotFinite(HandloomError):
@@ -49,12 +73,22 @@ class FiniteGuard:
     """Stops training before the first non-finite update and says which term it was."""
 
     def __init__(self, device: torch.device, ranks: Ranks = ALONE) -> None:
-        self._device, self._ranks = device, ranks
+        self.looks = device.type == "cpu"
+        """Whether it looks at every term at once, which waits for the device: nothing else in a step does."""
+        self._step, self._rate, self._ranks = 0, 0.0, ranks
+        self._number, self._rate_there = torch.zeros((), device=device), torch.zeros((), device=device)
         self._found = torch.zeros((), device=device)
-        self._by_term: dict[str, Tensor] = {}
+        self._first: dict[tuple[str, ...], Tensor] = {}
 
-    def check(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Look at the terms (scalars) of this step, counted from 0 over all stages.
+    def begin(self, step: int, rate: float) -> None:
+        """The number of the step that comes, counted from 0 over all stages, and its learning rate."""
+        self._step, self._rate = step, rate
+        if not self.looks:
+            self._number.fill_(step + 1)
+            self._rate_there.fill_(rate)
+
+    def check(self, terms: Mapping[str, Tensor]) -> None:
+        """Look at terms (scalars) of this step.
 
         Raises:
             NotFinite: one is not finite, here or on another rank (on the CPU; on a GPU `raise_if_found` does).
@@ -63,26 +97,36 @@ class FiniteGuard:
             return
         values = torch.stack([term.detach().to(torch.float32) for term in terms.values()])
         bad = self._ranks.any((~torch.isfinite(values)).to(torch.float32))
-        if self._device.type == "cpu":
+        if self.looks:
             for name, flag in zip(terms, bad.tolist(), strict=True):
                 if flag:
-                    raise NotFinite(name, step)
+                    raise NotFinite(name, self._step)
             return
-        fresh = 1 - self._found
-        for name, flag in zip(terms, bad, strict=True):
-            first = fresh * flag * (step + 1)
-            self._by_term[name] = torch.maximum(self._by_term.get(name, torch.zeros_like(first)), first)
-        self._found = torch.maximum(self._found, bad.max())
+        names = tuple(terms)
+        if names not in self._first:
+            self._first[names] = torch.zeros_like(bad)
+        first = self._first[names]
+        first.copy_(torch.maximum(first, bad * ((1 - self._found) * self._number)))
+        self._found.copy_(torch.maximum(self._found, bad.max()))
 
-    def update(self, optimizer: torch.optim.Adam, lr: float, step: int, *, name: str) -> None:
-        """One step of the optimiser by the ranks' mean gradient, unless it is not finite; `name` says whose it is."""
+    def update(self, optimizer: torch.optim.Adam, *, name: str, scale: float = 1.0) -> None:
+        """One step of the optimiser by the ranks' mean gradient, unless it is not finite.
+
+        Args:
+            optimizer: of weights that have their gradients.
+            name: says whose they are.
+            scale: of the learning rate that `begin` was told.
+
+        Raises:
+            NotFinite: as `check`.
+        """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._ranks.average_(gradients)
         norms = torch.stack(torch._foreach_norm(gradients))
-        self.check(step, {f"gradient of {name}": norms.sum()})
+        self.check({f"gradient of {name}": norms.sum()})
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        if self._device.type != "cpu":
+            group["lr"] = self._rate * scale if self.looks else self._rate_there * scale
+        if not self.looks:
             optimizer.found_inf = self._found  # type: ignore[attr-defined]
         optimizer.step()
 
@@ -92,6 +136,7 @@ class FiniteGuard:
         Raises:
             NotFinite: a term was not finite at some step since the start.
         """
-        for name, first in self._by_term.items():
-            if first > 0:
-                raise NotFinite(name, int(first) - 1)
+        for names, first in self._first.items():
+            for name, number in zip(names, first.tolist(), strict=True):
+                if number > 0:
+                    raise NotFinite(name, int(number) - 1)

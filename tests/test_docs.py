@@ -14,8 +14,8 @@ from handloom.cli import main
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-PAGES_WITHOUT_COMMANDS = {"calibration", "datasets", "several-processes"}
-"""What they show needs data that cannot be shipped, cameras, or a launcher of processes."""
+PAGES_WITHOUT_COMMANDS = {"calibration", "datasets", "gpu", "several-processes"}
+"""What they show needs data that cannot be shipped, cameras, a GPU, or a launcher of processes."""
 
 
 def commands(page: Path) -> list[str]:

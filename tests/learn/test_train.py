@@ -147,6 +147,32 @@ def test_a_run_that_kill_9_ended_resumes_to_the_same_bits(tmp_path: Path, record
     assert digest(read_checkpoint(cut)) == digest(read_checkpoint(tmp_path / "straight"))
 
 
+def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    given: dict[str, Any] = {"synth": [recordings.synth, recordings.twins], "real": recordings.real}
+    train(tiny(), run_dir=tmp_path / "straight", **given)
+    cut = tmp_path / "cut"
+    for done in range(1, 10):
+        result = train(tiny(), run_dir=cut, resume=True, minutes=0, **given)
+        assert (result.steps, result.of_steps, result.finished) == (done, 10, False), "one step a call at the least"
+        assert read_checkpoint(cut)["description"]["step"] == done
+    result = train(tiny(), run_dir=cut, resume=True, minutes=60, **given)
+    assert result.finished
+    assert digest(read_checkpoint(tmp_path / "straight")) == digest(read_checkpoint(cut))
+    log = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert log == [2, 4, 6, 8, 10]
+
+
+def test_how_a_step_is_computed_may_change_on_a_resume(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    given: dict[str, Any] = {"synth": [recordings.synth], "real": None, "run_dir": tmp_path / "run"}
+    train(tiny("synthetic-only"), minutes=0, **given)
+    old = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    for name in ("precision", "channels_last", "graph", "compile"):  # as a run of an earlier version
+        del old[name]
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(old))
+    assert train(tiny("synthetic-only", precision="bf16"), resume=True, **given).finished
+    assert load_model(tmp_path / "run").description["execution"]["precision"] == "bf16"
+
+
 def test_another_seed_has_other_bits(tmp_path: Path, recordings: SimpleNamespace) -> None:
     runs = [tmp_path / str(seed) for seed in (0, 1)]
     for seed, run in enumerate(runs):
@@ -515,15 +541,16 @@ def test_labelled_crops_off_the_hand_are_not_trained_on(
 def test_on_a_gpu_the_update_is_skipped_and_the_loop_told_later() -> None:
     # The same tensors on the CPU: what differs there is only that nobody looks at them at each step.
     guard = FiniteGuard(CPU)
-    guard._device = torch.device("cuda")
+    guard.looks = False
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = adam([weight])
 
     def step(number: int, loss: Tensor) -> None:
-        guard.check(number, {"pose loss": loss})
+        guard.begin(number, 0.1)
+        guard.check({"pose loss": loss})
         optimizer.zero_grad()
         loss.backward()
-        guard.update(optimizer, 0.1, number, name="f")
+        guard.update(optimizer, name="f")
 
     step(0, weight.square().sum())
     guard.raise_if_found()
