@@ -276,7 +276,9 @@ def speed(session: Session, data: TrainingData, way: Mapping[str, Any], batch: i
         for index in range(sizes.warm_steps):
             learner.step(index, log=False)
         learner.guard.raise_if_found()
-        fresh = per_second(lambda i: drop(learner.step(i, log=False)), data.device, sizes.speed_seconds, sizes.warm_steps)
+        fresh = per_second(
+            lambda i: drop(learner.step(i, log=False)), data.device, sizes.speed_seconds, sizes.warm_steps
+        )
         kept = learner.batches.joint(0)
 
         def again(index: int) -> None:

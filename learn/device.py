@@ -83,6 +83,10 @@ class Execution:
         # Without the cache of cast weights: it would outlive the memory of a captured graph.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
+    def full(self, x: Tensor) -> Tensor:
+        """What came out of `autocast`, for losses: in float32 where it was rounded."""
+        return x.float() if self.bf16 else x
+
     def laid_out(self, net: N) -> N:
         """A network with its weights in the order of memory that was asked for."""
         if self.channels_last:

@@ -121,7 +121,7 @@ class Learner:
     def _pretrain_update(self, synth: Labelled, *, log: bool) -> Terms:
         with self.execution.autocast():
             predicted = self.nets.pose(self._features(synth.images.image, self.pretraining_groups))
-        predicted = predicted.float()
+        predicted = self.execution.full(predicted)
         loss = pose_loss(predicted, synth.joints, synth.known, self.ranks)
         self.guard.check({"pose loss": loss})
         self.pretraining.zero_grad(set_to_none=True)
@@ -141,7 +141,7 @@ class Learner:
         return terms | {"epoch": epoch, "lr": rate}
 
     def _joint_update(self, batch: JointBatch, *, log: bool) -> Terms:
-        nets, cast = self.nets, self.execution.autocast
+        nets, cast, full = self.nets, self.execution.autocast, self.execution.full
         with cast():
             features = self._features(torch.cat(list(batch.images.values())), self.groups)
             sizes = [len(images) for images in batch.images.values()]
@@ -153,12 +153,12 @@ class Learner:
         if supervised:
             with cast():
                 predicted = nets.pose(torch.cat([z[name] for name in batch.labelled]))
-            predicted = predicted.float()
+            predicted = full(predicted)
             truth = torch.cat([part.joints for part in supervised])
             known = torch.cat([part.known for part in supervised])
             terms["pose"] = pose_loss(predicted, truth, known, self.ranks)
         if batch.paired is not None:
-            real, twin = z["labelled"].float(), z["twins"].float()
+            real, twin = full(z["labelled"]), full(z["twins"])
             terms["correspondence"] = correspondence_loss(real, twin, batch.paired, self.ranks)
         if batch.views is not None:
             target, condition = batch.views
@@ -167,11 +167,11 @@ class Learner:
                 if self.config.parity == "released":
                     seen = nets.pose.hidden(seen)
                 shown = self._view(seen, condition, self.view_groups)
-            terms["view"] = view_loss(shown.float(), target)
+            terms["view"] = view_loss(full(shown), target)
         logged: Terms = {}
         if self.arm.match:
             # h and its least squares in float32: scores are near 0 and 1, and their gradients small.
-            real, synth = z["match_real"].float(), z["match_synth"].float()
+            real, synth = full(z["match_real"]), full(z["match_synth"])
             logged["loss/discriminator"] = self._train_discriminator(real, synth, terms)
             # The updated h judges, but its weights are constants here: l_m trains m alone.
             frozen = {name: p.detach() for name, p in nets.discriminator.named_parameters()}
