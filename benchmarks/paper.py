@@ -16,7 +16,7 @@ checkpoint. `--tiny` does all of it with a few frames and small networks, in a m
 
 Where nothing can be installed from the network, bring the wheels: on another machine, from the root of this repository,
 
-    pip download -d wheels -c constraints.txt --only-binary=:all: --python-version 3.12 zarr numba trimesh click rich ...
+    pip download -d wheels -c constraints.txt --only-binary=:all: --python-version 3.12 zarr numba trimesh ...
 
 with the packages that this script names as missing, and here `pip install --no-index --find-links wheels zarr ...`,
 or `--wheels wheels`, which does that into OUT/packages. torch is not among them: the one that is here is taken (2.11
@@ -276,16 +276,15 @@ def speed(session: Session, data: TrainingData, way: Mapping[str, Any], batch: i
         for index in range(sizes.warm_steps):
             learner.step(index, log=False)
         learner.guard.raise_if_found()
-        fresh = per_second(
-            lambda i: drop(learner.step(i, log=False)), data.device, sizes.speed_seconds, sizes.warm_steps
-        )
+        first, seconds = sizes.warm_steps, sizes.speed_seconds
+        fresh = per_second(lambda i: drop(learner.step(i, log=False)), data.device, seconds, first)
         kept = learner.batches.joint(0)
 
         def again(index: int) -> None:
             learner.guard.begin(index, 1e-4)
             learner.joint_update(kept, log=False)
 
-        ready = per_second(again, data.device, sizes.speed_seconds, sizes.warm_steps)
+        ready = per_second(again, data.device, seconds, first)
         images = sum(learner.batches.sizes.values())
         found |= {
             "steps_per_s": fresh,
@@ -449,12 +448,14 @@ def lines(
     for arm, name in (("synthetic-only", "synthetic images alone"), ("full", f"full, n = {session.sizes.labels}")):
         test, trained = tested[arm], made[f"train-{arm}"]
         yield (
-            f"| MURAUER `paper`, {name}: mean / median on {test['images']:,} test images, located centres ({trained['machine']}) | "
-            f"{test['mean_mm']:.2f} / {test['median_mm']:.2f} mm after {trained['steps']:,} steps | – | {command} | {today} |"
+            f"| MURAUER `paper`, {name}: mean / median on {test['images']:,} test images, located centres "
+            f"({trained['machine']}) | {test['mean_mm']:.2f} / {test['median_mm']:.2f} mm after {trained['steps']:,} "
+            f"steps | – | {command} | {today} |"
         )
+    synth, capture, crops = made["synth"], made["capture"], made["crops"]
     yield (
-        f"| … data: synthetic / captured crops, hands found | {made['synth']['crops']:,} / {made['capture']['crops']:,}, "
-        f"{made['crops']['located'] / made['crops']['images']:.1%} | 100,000 / 20,000 | {command} | {today} |"
+        f"| … data: synthetic / captured crops, hands found | {synth['crops']:,} / {capture['crops']:,}, "
+        f"{crops['located'] / crops['images']:.1%} | 100,000 / 20,000 | {command} | {today} |"
     )
 
 

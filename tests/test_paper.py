@@ -1,4 +1,4 @@
-"""The script for a machine with a GPU: its pieces, and that all of it runs, stops and goes on, at tiny size on a CPU."""
+"""The script for a machine with a GPU: its pieces, and that it runs, stops and goes on, at tiny size on a CPU."""
 
 import csv
 import json
@@ -84,7 +84,8 @@ def test_the_lines_are_rows_of_the_results(paper: ModuleType, tmp_path: Path) ->
     ]  # fmt: skip
     made = {
         "synth": {"crops": 100_800}, "capture": {"crops": 20_160}, "crops": {"located": 99, "images": 100},
-        "train-synthetic-only": {"steps": 12_000, "machine": "a GPU"}, "train-full": {"steps": 20_000, "machine": "a GPU"},
+        "train-synthetic-only": {"steps": 12_000, "machine": "a GPU"},
+        "train-full": {"steps": 20_000, "machine": "a GPU"},
     }  # fmt: skip
     test = {"mean_mm": 15.123, "median_mm": 12.5, "images": 4032}
     found = list(paper.lines(session(paper, tmp_path), made, speed, {"synthetic-only": test, "full": test}))
