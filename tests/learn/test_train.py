@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from torch import Tensor
 
+from handloom.cli import main
 from handloom.learn import murauer, murauer_batches
 from handloom.learn import train as training
 from handloom.learn.config import TrainConfig
@@ -160,6 +163,24 @@ def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path: Path, rec
     assert digest(read_checkpoint(tmp_path / "straight")) == digest(read_checkpoint(cut))
     log = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
     assert log == [2, 4, 6, 8, 10]
+
+
+def test_the_command_says_how_to_go_on(tmp_path: Path, recordings: SimpleNamespace) -> None:
+    values = tiny("synthetic-only").model_dump(mode="json")
+    changes = [f"{name}={values[name]}" for name in ("input_px", "batch", "pretrain_steps")]
+    changes.append(f"architecture={json.dumps(values['architecture'])}")
+    command = ["train", "murauer", "--arm", "synthetic-only", "--synth", str(recordings.synth), "--resume"]
+    command += [part for change in changes for part in ("-o", change)]
+    done = CliRunner().invoke(main, [*command, "--run", str(tmp_path / "run"), "--minutes", "0"])
+    assert done.exit_code == 0, done.output
+    said = re.sub(r"after \d+ s", "after 0 s", done.stdout).splitlines()
+    assert said[-2:] == [
+        f"{tmp_path / 'run'}: 1 of 4 steps, stopped after 0 s",
+        "next: the same command with --resume goes on from there",
+    ]
+    done = CliRunner().invoke(main, [*command, "--run", str(tmp_path / "run"), "--minutes", "9"])
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'run'}: 4 steps in " in done.stdout
 
 
 def test_how_a_step_is_computed_may_change_on_a_resume(tmp_path: Path, recordings: SimpleNamespace) -> None:
