@@ -61,12 +61,23 @@ class Sizes:
     people: int = 4
     pretrain_steps: int = 20_000
     joint_steps: int = 1200
+    real_steps: int = 6000
+    """Of `real-only`, which starts from nothing."""
+    preview_steps: int = 400
     sensor: str = "none"
     """Of the source."""
 
 
-QUICK = Sizes(synth_frames=1500, capture_frames=600, sequence_frames=30, pretrain_steps=2000, joint_steps=300)
-TINY = Sizes(60, 60, 6, 2, 4, 2)
+QUICK = Sizes(
+    synth_frames=1500,
+    capture_frames=600,
+    sequence_frames=30,
+    pretrain_steps=2000,
+    joint_steps=300,
+    real_steps=1000,
+    preview_steps=100,
+)
+TINY = Sizes(60, 60, 6, 2, 4, 2, 3, 3)
 """For the test of this script."""
 
 
@@ -163,9 +174,9 @@ def train_cell(out: Path, cell: Cell, sizes: Sizes, split: str, overrides: Seque
     if cell.arm == "synthetic-only":
         given["pretrain_steps"] = sizes.pretrain_steps
     elif cell.arm == "preview":
-        given["steps"] = sizes.pretrain_steps + sizes.joint_steps
+        given["steps"] = sizes.preview_steps
     else:
-        given["joint_steps"] = sizes.joint_steps
+        given["joint_steps"] = sizes.real_steps if cell.arm == "real-only" else sizes.joint_steps
     config = preset("murauer", "quick", cell.arm, with_overrides(given, overrides))
     base = folder / "runs" / "synthetic-only-0"
     train(
