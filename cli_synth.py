@@ -403,7 +403,8 @@ def synth_twin(
 ) -> None:
     """Render the synthetic twin of every labelled real frame.
 
-    The labels' person is fitted first: one hand a subject of the recording. Without --sensor the twins are clean.
+    The labels' person is fitted first: one hand a subject of the recording. Without --sensor the twins are clean; give
+    the sensor of the synthetic set that they are trained with.
     """
     _begin_or_continue(resume, overwrite)
     from .console import progress

@@ -182,14 +182,13 @@ def captured(sizes: Sizes, seed: int) -> VirtualConfig:
 
 
 def _make_data(tour: Tour, sizes: Sizes, say: Say) -> None:
+    source = SynthConfig(frames=sizes.synth_frames, seed=tour.seed)
     with stage(tour.seconds, "synthesise", "Synthesising", say) as report:
-        made = synthesise(
-            SynthConfig(frames=sizes.synth_frames, seed=tour.seed), tour.synth, jobs=JOBS, progress=report
-        )
+        made = synthesise(source, tour.synth, jobs=JOBS, progress=report)
         say(f"  {made.n_frames} labelled poses seen by {made.n_views} cameras")
     with stage(tour.seconds, "record", "Recording", say) as report:
-        with VirtualRig(captured(sizes, tour.seed)) as source:
-            recording = record(source, tour.capture, keep_truth=True, progress=report)
+        with VirtualRig(captured(sizes, tour.seed)) as cameras:
+            recording = record(cameras, tour.capture, keep_truth=True, progress=report)
         kept = forget_labels(recording, LABELS, seed=tour.seed)
         np.savetxt(tour.out / "labelled_frames.txt", kept, fmt="%d")
         transport = recording.provenance["transport"]
@@ -198,7 +197,9 @@ def _make_data(tour: Tour, sizes: Sizes, say: Say) -> None:
         found = locate(tour.capture, progress=report)
         say(f"  found in {found.located} of {found.images} images, without labels")
     with stage(tour.seconds, "twins", "Twins of the labelled frames", say) as report:
-        twins = make_twins(tour.capture, tour.twins, settings=TwinSettings(seed=tour.seed), jobs=JOBS, progress=report)
+        # Through the sensor of the synthetic set: that is the depth that f learns to read.
+        settings = TwinSettings(seed=tour.seed, sensor=source.make_sensor())
+        twins = make_twins(tour.capture, tour.twins, settings=settings, jobs=JOBS, progress=report)
         say(f"  {twins.n_frames} frames fitted and rendered again")
 
 

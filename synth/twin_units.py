@@ -36,7 +36,7 @@ class TwinSettings:
     seed: int
     """Of the sensor's noise."""
     sensor: sensors.Sensor | None = None
-    """To imitate; None renders clean depth, which is what the loss wants."""
+    """To imitate, best that of the synthetic set they are trained with; None renders clean depth."""
     hand: str = BUILTIN
     """`builtin`, or a file that holds one; its proportions are fitted to each person."""
     hand_mapping: Path | None = None
