@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
 from .model import PoseModel, load_model
-from .predict import CHECKSUM_MARK, CROP, FORMAT, NORMALISATION, VERSION, checksum
+from .model_file import CHECKSUM_MARK, signed
+from .predict import CROP, FORMAT, NORMALISATION, VERSION
 
 OPSET: Final = 17
 TOLERANCE_MM: Final = 0.05
@@ -167,9 +168,7 @@ def _with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
     for name, value in metadata.items():
         proto.metadata_props.add(key=f"handloom.{name}", value=value)
     proto.metadata_props.add(key="handloom.checksum", value=CHECKSUM_MARK.decode("ascii") + "0" * 64)
-    data: bytes = proto.SerializeToString()
-    start = data.rfind(CHECKSUM_MARK) + len(CHECKSUM_MARK)
-    return data[:start] + checksum(data, start) + data[start + 64 :]
+    return signed(proto.SerializeToString())
 
 
 def _without_paths(value: Any) -> Any:

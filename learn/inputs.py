@@ -29,6 +29,8 @@ LOOKED_AT: Final = 24
 """Images of a camera that are looked at for what stands still."""
 NEAREST_MM: Final = 50.0
 """A centre closer to the camera than this is none."""
+FARTHEST_MM: Final = 1e5
+"""Nor is one farther away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ def cut(view: DepthView, center_mm: ArrayLike, *, input_px: int, cube_mm: float)
 
 def usable(center_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which centres (..., 3) a crop can be cut around."""
-    return np.isfinite(center_mm).all(axis=-1) & (np.nan_to_num(center_mm[..., 2]) > NEAREST_MM)
+    # Comparisons with NaN are false.
+    inside = (np.abs(center_mm) < FARTHEST_MM).all(axis=-1) & (center_mm[..., 2] > NEAREST_MM)
+    return np.asarray(inside, np.bool_)
 
 
 def open_input(
@@ -135,16 +139,23 @@ def single_image(
         HandloomError: the depth is no image of this camera.
     """
     depth = np.asarray(depth)
-    if depth.shape != (camera.height, camera.width) or depth.dtype.kind not in "uf":
+    if depth.shape != (camera.height, camera.width) or depth.dtype.kind not in "uf" or depth.dtype == np.uint8:
+        why = f"shape {depth.shape}, {depth.dtype}; the camera has {camera.height} rows of {camera.width}"
         raise HandloomError(
             "The depth is no image of this camera",
-            why=f"shape {depth.shape}, {depth.dtype}; the camera has {camera.height} rows of {camera.width}",
+            why=why + ("; 8 bits hold no depth" if depth.dtype == np.uint8 else ""),
             fix="pass (H, W) uint16 in the camera's depth_unit_mm, or floating millimetres",
         )
+    if depth.dtype.kind == "f":
+        # No return is written as NaN or infinity as well; what lies beyond 100 m is none either.
+        depth = depth.astype(np.float32) if depth.dtype.itemsize < 4 else depth
+        depth = np.where((depth > 0) & (depth < FARTHEST_MM), depth, 0).astype(np.float32)
     view = DepthView(frame, 0, camera, depth, np.array(camera.k))
     if center_mm is None:
         return _find([view])[0]
-    center = np.asarray(center_mm, np.float64).reshape(3)
+    center = np.asarray(center_mm, np.float64)
+    if center.shape != (3,):
+        raise HandloomError("A centre has three numbers", why=f"its shape is {center.shape}", fix="x, y, z in mm")
     return replace(view, center_mm=center, center_source="given", center_score=1.0)
 
 

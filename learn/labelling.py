@@ -194,9 +194,10 @@ def predict_fused(
     estimator: Estimator, recording: Recording, rows: NDArray[np.int64], *, progress: Progress | None = None
 ) -> NDArray[np.float64]:
     """(n, J, 3) mm in the rig: the model's pose of each row, fused over the views; NaN where no hand was found."""
+    from .confidence import UNCALIBRATED
+    from .fusion import fuse
     from .inputs import recording_views, usable
-    from .poses import fuse
-    from .predict import estimate
+    from .predict import estimates
 
     out = np.full((len(rows), len(estimator.layout), 3), np.nan)
     mirrored = recording.hand != estimator.hand
@@ -207,12 +208,13 @@ def predict_fused(
         if views:
             shown = [v for _, v in views]
             centers = np.array([v.center_mm for v in shown], np.float64)
-            joints, _ = estimate(estimator, shown, centers, mirrored=mirrored)
+            read = estimates(estimator, shown, centers, mirrored=mirrored)
+            confidence = UNCALIBRATED.view(read.spread_mm)
             of = np.array([i for i, _ in views])
             for i in np.unique(of):
                 mine = np.flatnonzero(of == i).tolist()
-                rig = np.stack([shown[n].camera.to_rig(joints[n]) for n in mine])
-                out[start + i], _ = fuse(rig, np.array([shown[n].center_score for n in mine]))
+                rig = np.stack([shown[n].camera.to_rig(read.joints_mm[n]) for n in mine])
+                out[start + i] = fuse(rig, confidence[mine]).joints_mm
         if progress is not None:
             progress(start + len(some), len(rows))
     return out

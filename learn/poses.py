@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +19,9 @@ from numpy.typing import NDArray
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout
 from ..stores.pose_csv import CSV_COLUMNS, FUSED
+from .fusion import Fused, fuse
 from .inputs import DepthInput, DepthView, open_input, usable
-from .predict import BATCH, Model, estimate
-
-OUTLIER_MM: Final = 20.0
-"""Distance from the views' median at which a joint has lost half of its say in a fused pose."""
-
-
-def fuse(joints_rig_mm: NDArray[Any], scores: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
-    """One pose (J, 3) from those of several cameras (V, J, 3), all in the rig, and their disagreement in mm.
-
-    Each joint is a mean weighted by the views' scores (V,), in which a view far from the views' median counts
-    little: w = score / (1 + (distance / 20 mm)^2). The disagreement is the median distance to the result.
-    """
-    middle = np.median(joints_rig_mm, axis=0)
-    distance = np.linalg.norm(joints_rig_mm - middle, axis=-1)
-    weight = np.maximum(np.asarray(scores, np.float64), 1e-3)[:, None] / (1 + (distance / OUTLIER_MM) ** 2)
-    fused = (weight[..., None] * joints_rig_mm).sum(axis=0) / weight.sum(axis=0)[:, None]
-    return fused, float(np.median(np.linalg.norm(joints_rig_mm - fused, axis=-1)))
+from .predict import BATCH, Estimates, Model, estimates
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +92,15 @@ def predict_to(
             for views in _batches(given.views):
                 found = [v for v in views if v.center_mm is not None and usable(v.center_mm)]
                 centers = np.array([v.center_mm for v in found], np.float64).reshape(-1, 3)
-                joints, used = estimate(model, found, centers, mirrored=mirrored)
-                for view, pose in zip(found, joints, strict=True):
+                read = estimates(model, found, centers, mirrored=mirrored)
+                for view, pose in zip(found, read.joints_mm, strict=True):
                     writer.writerows(_rows(view.frame, view.camera.name, model.layout, pose))
                 if fused:
-                    for frame, pose, spread in _fused(found, joints):
-                        writer.writerows(_rows(frame, FUSED, model.layout, pose))
-                        disagreements.append(spread)
+                    for frame, one in _fused(model, found, read):
+                        writer.writerows(_rows(frame, FUSED, model.layout, one.joints_mm))
+                        disagreements.append(one.disagreement_mm)
                 if overlay is not None:
-                    for view, pose, center in zip(found, joints, used, strict=True):
+                    for view, pose, center in zip(found, read.joints_mm, read.center_mm, strict=True):
                         if (poses := poses + 1) % every == 1 % every:
                             _draw(overlay, model, view, pose, center)
                             drawn += 1
@@ -162,13 +147,13 @@ def _batches(views: Iterator[DepthView]) -> Iterator[list[DepthView]]:
         yield batch
 
 
-def _fused(views: Sequence[DepthView], joints: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float64], float]]:
+def _fused(model: Model, views: Sequence[DepthView], read: Estimates) -> Iterator[tuple[int, Fused]]:
     frames = np.array([view.frame for view in views])
+    confidence = model.confidence.view(read.spread_mm)
     for frame in dict.fromkeys(frames.tolist()):
         shown = np.flatnonzero(frames == frame).tolist()
-        rig = np.stack([views[i].camera.to_rig(joints[i]) for i in shown])
-        fused, spread = fuse(rig, np.array([views[i].center_score for i in shown]))
-        yield frame, fused, spread
+        rig = np.stack([views[i].camera.to_rig(read.joints_mm[i]) for i in shown])
+        yield frame, fuse(rig, confidence[shown])
 
 
 def _rows(frame: int, camera: str, layout: Layout, joints_mm: NDArray[Any]) -> Iterator[tuple[object, ...]]:

@@ -5,16 +5,14 @@ and a checksum (`learn/export.py` writes it). For each image: where the hand is,
 network; then once more with the cube around the palm just predicted, which takes out most of the first
 centre's error. `learn/poses.py` does it for whole recordings and folders.
 
-    model = load(Path("model.onnx"))
+    model = load(Path("model.onnx"))         # handloom.load_model("model.onnx") is the same
     pose = model.predict(depth, camera)      # None where no hand is found
     pose.joints_mm                           # (J, 3) in the camera's frame, names in model.layout.points
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +24,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..stores.camera import Camera
 from ..stores.errors import HandloomError
-from ..stores.joints import LAYOUTS, Layout
+from ..stores.joints import LAYOUTS, Layout, converted, layout_named
+from .confidence import Confidence, from_text
 from .inputs import DepthView, cut, single_image, usable
+from .model_file import checked_bytes
 
 FORMAT: Final = "handloom-model"
 VERSION: Final = 1
-CHECKSUM_MARK: Final = b"handloom-sha256:"
-"""Stands in the file before the 64 hex digits of the sha256 of the file with zeros in their place."""
 NORMALISATION: Final = "(depth - center_z) / (cube / 2); 1 outside the cube and where there is no return"
 CROP: Final = "nearest pixel of a camera with fx = input_px * center_z / cube, fy / fx as the sensor's, centre central"
 BATCH: Final = 32
 PASSES: Final = 2
 """Crops an image: around the centre found, then around the palm predicted."""
+LARGEST_INPUT_PX: Final = 1024
+LARGEST_CUBE_MM: Final = 2000.0
 
 
 class Estimator(Protocol):
@@ -75,6 +75,28 @@ class Pose:
     """'located' or 'given'."""
     center_score: float
     """How sure the locating was, 0 to 1."""
+    spread_mm: float
+    """Mean way of the joints from the first crop's pose to the last one's: how much it depends on the crop."""
+    confidence: float
+    """From 0 to 1, larger is surer; a probability where `Model.confidence.calibrated` (`learn/confidence.py`)."""
+    layout: Layout
+    """Names the joints."""
+
+    def joint(self, name: str) -> NDArray[np.float32]:
+        """(3,) mm in the camera's frame of one joint, `index_tip` say.
+
+        Raises:
+            HandloomError: the layout has no such joint.
+        """
+        return np.asarray(self.joints_mm[self.layout.index(name)])
+
+    def joints_as(self, layout: str) -> NDArray[np.float32]:
+        """(K, 3) mm in the order of another layout: `mediapipe21`, `mano21`, `nyu14` and so on.
+
+        Raises:
+            HandloomError: there is no such layout, or the model's joints do not convert to it.
+        """
+        return converted_joints(self.joints_mm, self.layout, layout_named(layout))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +111,7 @@ class Model:
     metadata: Mapping[str, str]
     """All that the file says of itself, `handloom.` left off the names."""
     session: onnxruntime.InferenceSession
+    confidence: Confidence
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -121,13 +144,24 @@ class Model:
             hand: 'right' or 'left'; the hand the model was trained on if this is left out.
 
         Raises:
-            HandloomError: the depth is no image of this camera.
+            HandloomError: the depth is no image of this camera, or `hand` is neither.
         """
+        if hand not in (None, "right", "left"):
+            raise HandloomError(f"'{hand}' is no hand", fix="'right' or 'left'")
         view = single_image(depth, camera, center_mm=center_mm)
         if view.center_mm is None or not usable(view.center_mm):
             return None
-        joints, center = estimate(self, [view], view.center_mm[None], mirrored=(hand or self.hand) != self.hand)
-        return Pose(joints[0], center[0], view.center_source, view.center_score)
+        found = estimates(self, [view], view.center_mm[None], mirrored=(hand or self.hand) != self.hand)
+        spread_mm = float(found.spread_mm[0])
+        return Pose(
+            joints_mm=found.joints_mm[0],
+            center_mm=found.center_mm[0],
+            center_source=view.center_source,
+            center_score=view.center_score,
+            spread_mm=spread_mm,
+            confidence=float(self.confidence.view(spread_mm)),
+            layout=self.layout,
+        )
 
 
 def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
@@ -141,7 +175,7 @@ def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
     Raises:
         HandloomError: it is missing, damaged, not ours, of a newer version, or of another layout.
     """
-    data = _checked_bytes(path)
+    data = checked_bytes(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -156,13 +190,18 @@ def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
         _check_metadata(path, metadata, layout)
         known, hand = LAYOUTS[metadata["layout"]], metadata["hand"]
         input_px, cube_mm = int(metadata["input_px"]), float(metadata["cube_mm"])
-        if hand not in ("right", "left") or not (input_px > 0 and 0 < cube_mm < math.inf):
+        plausible = 0 < input_px <= LARGEST_INPUT_PX and 0 < cube_mm <= LARGEST_CUBE_MM
+        if hand not in ("right", "left") or not plausible:
             raise ValueError(f"hand '{hand}', input_px {input_px}, cube_mm {cube_mm}")
-    except (KeyError, ValueError) as error:
+        for name in ("description", "provenance"):
+            if not isinstance(json.loads(metadata.get(name, "{}")), dict):
+                raise ValueError(f"its {name} is no object")
+        confidence = from_text(metadata.get("confidence"))
+    except (KeyError, ValueError, RecursionError) as error:
         raise HandloomError(
             "The model's description is incomplete or wrong", where=str(path), why=str(error)
         ) from error
-    model = Model(path, known, hand, input_px, cube_mm, metadata, session)
+    model = Model(path, known, hand, input_px, cube_mm, metadata, session, confidence)
     shapes = (session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:])
     if shapes != ([1, model.input_px, model.input_px], [len(known), 3]):
         raise HandloomError(
@@ -171,43 +210,6 @@ def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
             why=f"its shapes are {shapes}",
         )
     return model
-
-
-def _checked_bytes(path: Path) -> bytes:
-    """The file, its checksum verified."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise HandloomError(
-            "There is no model",
-            where=str(path),
-            why=error.strerror or "",
-            fix=f"handloom export RUN --out {path}",
-        ) from error
-    start = data.rfind(CHECKSUM_MARK) + len(CHECKSUM_MARK)
-    if start < len(CHECKSUM_MARK):
-        raise HandloomError(
-            "This is not a model exported by handloom, or it is damaged",
-            where=str(path),
-            why="it carries no checksum",
-            fix="handloom export RUN --out MODEL.onnx",
-        )
-    if checksum(data, start) != data[start : start + 64]:
-        raise HandloomError(
-            "The model file is damaged",
-            where=str(path),
-            why="its checksum does not match its contents",
-            fix="copy it again, or handloom export RUN --out MODEL.onnx",
-        )
-    return data
-
-
-def checksum(data: bytes, start: int) -> bytes:
-    """The 64 hex digits for a file whose digits begin at `start`: of the file with zeros in their place."""
-    digest = hashlib.sha256(memoryview(data)[:start])
-    digest.update(b"0" * 64)
-    digest.update(memoryview(data)[start + 64 :])
-    return digest.hexdigest().encode("ascii")
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str], layout: str | None) -> None:
@@ -243,15 +245,42 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], layout: str | None)
         )
 
 
-def estimate(
+def converted_joints(joints: NDArray[Any], source: Layout, target: Layout) -> NDArray[np.float32]:
+    """Points (..., J, 3) of the model's layout as those of another.
+
+    Raises:
+        HandloomError: only the 26 canonical joints convert.
+    """
+    if source.name not in ("openxr26", target.name):
+        raise HandloomError(
+            f"The model's joints are those of {source.name}, not of {target.name}",
+            why="only the 26 canonical joints (openxr26) convert to other layouts",
+            fix=f"--joints {source.name}, or a model trained with --layout openxr26",
+        )
+    return converted(joints, source, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """The poses of B images."""
+
+    joints_mm: NDArray[np.float32]
+    """(B, J, 3) in each image's camera."""
+    center_mm: NDArray[np.float32]
+    """(B, 3) around which they were read."""
+    spread_mm: NDArray[np.float64]
+    """(B,) mean way of the joints between the last two passes; NaN of a single pass."""
+
+
+def estimates(
     estimator: Estimator,
     views: Sequence[DepthView],
     centers_mm: NDArray[np.float64],
     *,
     mirrored: bool,
     passes: int = PASSES,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Joints (B, J, 3) and the centres (B, 3) they were read around, mm in each image's camera.
+) -> Estimates:
+    """The poses in B images.
 
     Args:
         estimator: the network.
@@ -264,6 +293,7 @@ def estimate(
     centers = np.array(centers_mm, np.float64)
     side, cube = estimator.input_px, estimator.cube_mm
     joints = np.zeros((len(views), len(estimator.layout), 3), np.float32)
+    spread = np.full(len(views), np.nan)
     for step in range(passes):
         crops = np.empty((len(views), 1, side, side), np.float32)
         for crop, view, center in zip(crops, views, centers, strict=True):
@@ -271,9 +301,24 @@ def estimate(
         relative = estimator.predict_crops(crops[..., ::-1].copy() if mirrored else crops)
         if mirrored:
             relative = relative * np.array([-1, 1, 1], np.float32)
-        joints = (centers[:, None] + relative).astype(np.float32)
+        before, joints = joints, (centers[:, None] + relative).astype(np.float32)
+        if step:
+            spread = np.linalg.norm(joints - before, axis=-1).mean(axis=-1).astype(np.float64)
         if step + 1 < passes:
             palm = joints[:, estimator.layout.palm].astype(np.float64)
             near = np.linalg.norm(palm - centers, axis=1) < cube / 2
             centers = np.where((usable(palm) & near)[:, None], palm, centers)
-    return joints, centers.astype(np.float32)
+    return Estimates(joints, centers.astype(np.float32), spread)
+
+
+def estimate(
+    estimator: Estimator,
+    views: Sequence[DepthView],
+    centers_mm: NDArray[np.float64],
+    *,
+    mirrored: bool,
+    passes: int = PASSES,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Joints (B, J, 3) and the centres (B, 3) they were read around, mm in each image's camera: see `estimates`."""
+    found = estimates(estimator, views, centers_mm, mirrored=mirrored, passes=passes)
+    return found.joints_mm, found.center_mm

@@ -12,6 +12,8 @@ F64 = NDArray[np.float64]
 
 APART_MM: Final = 20.0
 """Cells that tell one thing from another."""
+LARGEST_GRID: Final = 1 << 26
+"""Cells, 64 MB; a room of 5 x 3 x 5 m has 10 million."""
 CELL_MM: Final = 25.0
 """Cells whose middles places are chosen from."""
 GOOD_VIEW: Final = 0.15
@@ -58,10 +60,22 @@ def parts(points_mm: F64) -> NDArray[np.intp]:
     from scipy.ndimage import label
 
     cell = ((points_mm - points_mm.min(0)) / APART_MM).astype(np.intp)
+    if np.prod(cell.max(0) + 1.0) > LARGEST_GRID:
+        # Cameras far from each other, or an odd lens: what is empty between their points needs no cells.
+        cell = np.stack([_closed_up(column) for column in cell.T], axis=1)
+        if np.prod(cell.max(0) + 1.0) > LARGEST_GRID:
+            return np.ones(len(points_mm), np.intp)
     grid = np.zeros(cell.max(0) + 1, bool)
     grid[tuple(cell.T)] = True
     numbers, _ = label(grid, np.ones((3, 3, 3)))
     return np.asarray(numbers[tuple(cell.T)], np.intp)
+
+
+def _closed_up(cell: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Cells (n,) of one axis with every gap shortened to one empty cell: just what touched still touches."""
+    there, of_point = np.unique(cell, return_inverse=True)
+    steps = np.minimum(np.diff(there, prepend=there[0]), 2)
+    return np.asarray(np.cumsum(steps)[of_point], np.intp)
 
 
 def spread_over(points_mm: F64, apart_mm: float, most: int) -> F64:

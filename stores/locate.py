@@ -31,6 +31,8 @@ F64 = NDArray[np.float64]
 NEAR_MM: Final = 100.0
 FAR_MM: Final = 2500.0
 """No hand is looked for nearer or farther."""
+STEEPEST: Final = 11.0
+"""x / z, beyond which nothing is looked for."""
 SPACING_MM: Final = 4.0
 """Pixels are thinned to about this, at half a metre."""
 JUMP_MM: Final = 25.0
@@ -253,7 +255,9 @@ def _view_points(depth_mm: NDArray[Any], camera: Camera, edge_mm: NDArray[Any] |
     fx, fy, cx, cy = np.array(camera.k) / step
     distance = z[v, u].astype(np.float64)
     rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], axis=1)
-    return camera.to_rig(rays * distance[:, None]), distance**2 / (fx * fy)
+    # No lens shows a hand at 85 degrees from its axis: such a K is wrong, and its points would fill any memory.
+    ahead = (np.abs(rays[:, :2]) < STEEPEST).all(axis=1)
+    return camera.to_rig(rays[ahead] * distance[ahead, None]), distance[ahead] ** 2 / (fx * fy)
 
 
 def _neighbours(z: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from handloom.learn.export import export
 from handloom.learn.model import PoseModel
 from handloom.learn.overlay import draw_overlay
-from handloom.learn.poses import fuse, predict_to
+from handloom.learn.poses import predict_to
 from handloom.learn.predict import Model, load
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.errors import HandloomError
@@ -206,25 +206,6 @@ def test_a_plain_folder_with_a_dropped_image(model: Model, tmp_path: Path):
     assert [r["frame"] for r in found[::26]] == ["0", "1", "3"]
     # a left hand: the joints are spread to the other side
     assert float(found[25]["x_mm"]) - float(found[0]["x_mm"]) == pytest.approx(-100, abs=0.1)
-
-
-# --- fusion ---
-
-
-def test_fusion_trusts_the_majority_and_the_surer_view():
-    pose = np.random.default_rng(0).normal(0, 50, (26, 3))
-    same = np.stack([pose, pose, pose])
-    fused, spread = fuse(same, np.array([0.5, 0.9, 0.1]))
-    assert fused == pytest.approx(pose)
-    assert spread == pytest.approx(0)
-    off = same.copy()
-    off[2] += [200, 0, 0]
-    fused, _ = fuse(off, np.ones(3))
-    assert np.abs(fused - pose).max() < 3, "one view that is far off counts little"
-    two = np.stack([pose, pose + np.array([10, 0, 0])])
-    fused, spread = fuse(two, np.array([0.9, 0.1]))
-    assert fused - pose == pytest.approx(np.broadcast_to([1, 0, 0], pose.shape), abs=0.01)
-    assert spread == pytest.approx(5)
 
 
 # --- pictures ---

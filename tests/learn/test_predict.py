@@ -17,7 +17,8 @@ from handloom.learn.batches import still
 from handloom.learn.export import export
 from handloom.learn.inputs import DepthView, cut, open_input, parse_camera, single_image
 from handloom.learn.model import PoseModel
-from handloom.learn.predict import CHECKSUM_MARK, Model, checksum, estimate, load
+from handloom.learn.model_file import CHECKSUM_MARK, checksum, signed
+from handloom.learn.predict import Model, estimate, load
 from handloom.stores.camera import Camera, project
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import layout_named
@@ -84,9 +85,7 @@ def tampered(path: Path, out: Path, **changes: str) -> Path:
             prop.value = changes[name]
         if name == "checksum":
             prop.value = CHECKSUM_MARK.decode() + "0" * 64
-    data = proto.SerializeToString()
-    start = data.rfind(CHECKSUM_MARK) + len(CHECKSUM_MARK)
-    out.write_bytes(data[:start] + checksum(data, start) + data[start + 64 :])
+    out.write_bytes(signed(proto.SerializeToString()))
     return out
 
 
@@ -149,7 +148,7 @@ def test_a_missing_file_and_one_that_is_no_network(tmp_path: Path):
     text = b"text " + CHECKSUM_MARK + b"0" * 64
     start = text.rfind(CHECKSUM_MARK) + len(CHECKSUM_MARK)
     (tmp_path / "m.onnx").write_bytes(text[:start] + checksum(text, start))
-    with pytest.raises(HandloomError, match="cannot be run"):
+    with pytest.raises(HandloomError, match="no model of handloom holds"):
         load(tmp_path / "m.onnx")
 
 
