@@ -14,7 +14,8 @@ from typing import IO, Any
 import click
 
 from .cli_capture import capture
-from .cli_learn import evaluate, export, label, predict, train
+from .cli_learn import evaluate, label, train
+from .cli_predict import export, predict
 from .cli_store import store
 from .cli_synth import hand, synth
 from .cli_view import view

@@ -1,4 +1,4 @@
-"""The commands that learn and predict: train, eval, export, predict; part of `cli.py`, imports nothing heavy either."""
+"""The commands that learn and measure: train, eval, label; part of `cli.py`, imports nothing heavy either."""
 
 from __future__ import annotations
 
@@ -154,69 +154,6 @@ def eval_results(prediction: Path, truth: Path, dataset: str, kind: Any, seed: i
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
-@click.option("--out", type=FILE, required=True, help="The ONNX file to write.")
-@overwrite_option
-def export(run: Path, out: Path, overwrite: bool) -> None:
-    """Write one file with weights, preprocessing, joint names, units and provenance."""
-    from .learn.export import export as write_model
-
-    made = write_model(run, out, overwrite=overwrite)
-    click.echo(f"{out}: {made.size_bytes / 1e6:.1f} MB, joints within {made.parity_mm:.4f} mm of the run's")
-    print_next(f"handloom predict {out} INPUT --out poses.csv")
-
-
-@click.command()
-@click.argument("model", type=FILE)
-@click.argument("source", type=FILE, metavar="INPUT")
-@click.option("--out", type=FILE, required=True, help="poses.csv: frame,camera,joint,x_mm,y_mm,z_mm.")
-@click.option("--overlay", type=FOLDER, help="Folder for pictures of the poses over the depth.")
-@click.option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics, for a PNG.")
-@click.option("--depth-unit-mm", type=float, default=1.0, show_default=True, help="Unit of a PNG's depth.")
-@click.option("--center", metavar="X,Y,Z", help="Where the hand is in a PNG (mm), instead of looking for it.")
-@click.option("--hand", type=click.Choice(["right", "left"]), help="Which hand; else what INPUT says.")
-@click.option("--fused", is_flag=True, help="Also write the poses of all cameras together (camera 'rig').")
-@overwrite_option
-def predict(
-    model: Path,
-    source: Path,
-    out: Path,
-    overlay: Path | None,
-    camera: str | None,
-    depth_unit_mm: float,
-    center: str | None,
-    hand: str | None,
-    fused: bool,
-    overwrite: bool,
-) -> None:
-    """Find the hand in INPUT (a recording, a plain folder or a 16-bit PNG) and write its joints."""
-    from .console import progress
-    from .learn.poses import predict_to
-    from .learn.predict import load
-
-    with progress("Predicting") as report:
-        done = predict_to(
-            load(model),
-            source,
-            out,
-            camera=camera,
-            depth_unit_mm=depth_unit_mm,
-            center_mm=_three(center) if center else None,
-            hand=hand,
-            fused=fused,
-            overlay=overlay,
-            overwrite=overwrite,
-            progress=report,
-        )
-    missed = f", no hand in {done.missed}" if done.missed else ""
-    click.echo(f"{out}: poses of {done.poses} images{missed}")
-    if done.fused:
-        click.echo(f"  {done.fused} fused; the cameras disagree by {done.disagreement_mm:.1f} mm (median)")
-    if overlay:
-        click.echo(f"{overlay}: {done.pictures} picture{'s' * (done.pictures != 1)}")
-
-
-@click.command()
 @click.argument("recording", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Folder for index.html, the page, and frames.txt.")
 @click.option("--select", type=click.IntRange(1), help="How many frames to choose.")
@@ -284,14 +221,6 @@ def label(
         click.echo("\n".join(chosen.lines(done.metric)))
     click.echo("open the page in a browser; it works offline and saves joints.csv")
     print_next(f"handloom store label {recording} --joints joints.csv" + (" --merge" * (done.labelled_before > 0)))
-
-
-def _three(text: str) -> tuple[float, float, float]:
-    try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter("give three numbers: X,Y,Z", param_hint="--center") from error
-    return x, y, z
 
 
 def _note(values: Mapping[str, float]) -> str:

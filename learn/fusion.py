@@ -50,6 +50,8 @@ def fuse(joints_rig_mm: NDArray[Any], confidence: NDArray[Any]) -> Fused:
         confidence: (V,), each at least 0.
     """
     joints = np.asarray(joints_rig_mm, np.float64)
+    if len(joints) == 1:
+        return Fused(joints[0], np.zeros(joints.shape[1]))
     trust = np.maximum(np.asarray(confidence, np.float64), LEAST_WEIGHT)[:, None]
     middle = np.median(joints, axis=0)
     for _ in range(STEPS):

@@ -7,7 +7,7 @@ before an input needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,6 +53,8 @@ class DepthView:
     """From 0 to 1."""
     whole: bool = True
     """Whether `depth` is the camera's whole image."""
+    t_ns: int | None = None
+    """When it was taken, on the clock that all images of the input share; None where that is unknown."""
 
     @property
     def unit_mm(self) -> float:
@@ -67,8 +69,8 @@ class DepthInput:
     rig: Rig
     hand: str | None
     """'right' or 'left' where the input says so."""
-    images: int
-    """How many images it has."""
+    images: int | None
+    """How many images it has; None of cameras, which go on."""
     views: Iterator[DepthView]
 
 
@@ -98,32 +100,36 @@ def usable(center_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def open_input(
-    source: Path,
+    source: Path | Sequence[Path],
     *,
     camera: str | None = None,
     depth_unit_mm: float = 1.0,
     center_mm: tuple[float, float, float] | None = None,
+    locate: bool = True,
 ) -> DepthInput:
-    """The depth images at `source`: a recording, a plain folder, or one PNG.
+    """The depth images at `source`: a recording, a plain folder, or PNGs of one camera.
 
     Args:
-        source: what to read.
+        source: what to read; several PNGs are frames in that order.
         camera: `fx,fy,cx,cy` in pixels; a PNG needs it, the others carry their own.
         depth_unit_mm: mm of one step of a PNG.
         center_mm: where the hand is, in the camera, instead of looking for it; for a PNG.
+        locate: look for the hand where the input does not say where it is; not needed where it is tracked.
 
     Raises:
         HandloomError: there is nothing there, or it is none of these, or an option does not go with it.
     """
-    if not source.exists():
-        raise HandloomError("The input does not exist", where=str(source))
-    if source.is_file():
-        return _png(source, camera, depth_unit_mm, center_mm)
+    paths = [source] if isinstance(source, Path) else list(source)
+    for path in paths:
+        if not path.exists():
+            raise HandloomError("The input does not exist", where=str(path))
+    if len(paths) > 1 or paths[0].is_file():
+        return _pngs(paths, camera, depth_unit_mm, center_mm, locate=locate)
     if camera is not None or center_mm is not None:
-        raise HandloomError("--camera and --center are for a single image", where=str(source))
-    if (source / "rig.toml").is_file():
-        return _folder(source)
-    return _recording(source)
+        raise HandloomError("--camera and --center are for images of one camera", where=str(paths[0]))
+    if (paths[0] / "rig.toml").is_file():
+        return _folder(paths[0], locate=locate)
+    return _recording(paths[0], locate=locate)
 
 
 def single_image(
@@ -132,8 +138,9 @@ def single_image(
     *,
     frame: int = 0,
     center_mm: ArrayLike | None = None,
+    locate: bool = True,
 ) -> DepthView:
-    """One image, its hand found unless `center_mm` (3,) says where it is.
+    """One image, its hand found unless `center_mm` (3,) says where it is or it is not to be looked for.
 
     Raises:
         HandloomError: the depth is no image of this camera.
@@ -152,7 +159,7 @@ def single_image(
         depth = np.where((depth > 0) & (depth < FARTHEST_MM), depth, 0).astype(np.float32)
     view = DepthView(frame, 0, camera, depth, np.array(camera.k))
     if center_mm is None:
-        return _find([view])[0]
+        return with_centers([view])[0] if locate else view
     center = np.asarray(center_mm, np.float64)
     if center.shape != (3,):
         raise HandloomError("A centre has three numbers", why=f"its shape is {center.shape}", fix="x, y, z in mm")
@@ -172,27 +179,45 @@ def parse_camera(text: str, *, width: int, height: int, depth_unit_mm: float) ->
     return Camera("camera", width, height, (fx, fy, cx, cy), depth_unit_mm=depth_unit_mm)
 
 
-def _png(
-    path: Path, camera: str | None, depth_unit_mm: float, center_mm: tuple[float, float, float] | None
+def _pngs(
+    paths: Sequence[Path],
+    camera: str | None,
+    depth_unit_mm: float,
+    center_mm: tuple[float, float, float] | None,
+    *,
+    locate: bool,
 ) -> DepthInput:
     from ..stores.png import read_depth_png
 
-    if path.suffix.lower() != ".png":
-        raise HandloomError(
-            "The input is no recording, plain folder or PNG",
-            where=str(path),
-            fix="handloom capture record makes a recording of a camera's own file",
-        )
+    for path in paths:
+        if path.suffix.lower() != ".png" or not path.is_file():
+            raise HandloomError(
+                "The input is no recording, plain folder or PNG",
+                where=str(path),
+                why="several inputs are all PNGs of one camera" if len(paths) > 1 else "",
+                fix="handloom capture record makes a recording of a camera's own file",
+            )
     if camera is None:
-        raise HandloomError("A single image needs its camera", where=str(path), fix="--camera fx,fy,cx,cy, in pixels")
-    depth = read_depth_png(path)
-    height, width = depth.shape
+        raise HandloomError("An image needs its camera", where=str(paths[0]), fix="--camera fx,fy,cx,cy, in pixels")
+    first = read_depth_png(paths[0])
+    height, width = first.shape
     model = parse_camera(camera, width=width, height=height, depth_unit_mm=depth_unit_mm)
-    view = single_image(depth, model, frame=int(path.stem) if path.stem.isdecimal() else 0, center_mm=center_mm)
-    return DepthInput(Rig((model,)), None, 1, iter([view]))
+    numbers = [int(path.stem) if path.stem.isdecimal() else None for path in paths]
+    named = None not in numbers and len(set(numbers)) == len(numbers)
+
+    def views() -> Iterator[DepthView]:
+        for i, path in enumerate(paths):
+            depth = first if i == 0 else read_depth_png(path)
+            if depth.shape != first.shape:
+                why = f"it has {depth.shape[1]} x {depth.shape[0]} pixels, {paths[0].name} {width} x {height}"
+                raise HandloomError("The images are not all of one camera", where=str(path), why=why)
+            frame = int(numbers[i] or 0) if named else i
+            yield single_image(depth, model, frame=frame, center_mm=center_mm, locate=locate)
+
+    return DepthInput(Rig((model,)), None, len(paths), views())
 
 
-def _folder(path: Path) -> DepthInput:
+def _folder(path: Path, *, locate: bool) -> DepthInput:
     from ..stores.folder import FolderImage, read_folder
 
     folder = read_folder(path)
@@ -201,10 +226,14 @@ def _folder(path: Path) -> DepthInput:
         frames: dict[int, list[FolderImage]] = {}
         for image in folder.images:
             frames.setdefault(image.frame, []).append(image)
-        background = _background(folder)
+        background = _background(folder) if locate else None
         for frame, images in frames.items():
-            shown = [(i.camera, folder.rig.cameras[i.camera], folder.depth(i)) for i in images]
-            yield from _find([DepthView(frame, v, c, d, np.array(c.k)) for v, c, d in shown], background=background)
+            shown = []
+            for image in images:
+                camera = folder.rig.cameras[image.camera]
+                depth, k = folder.depth(image), np.array(camera.k)
+                shown.append(DepthView(frame, image.camera, camera, depth, k, t_ns=_time(image.t_host_ns)))
+            yield from with_centers(shown, background=background) if locate else shown
 
     hand = folder.meta.get("hand")
     return DepthInput(folder.rig, hand if hand in ("right", "left") else None, len(folder.images), views())
@@ -224,7 +253,7 @@ def _background(folder: PlainFolder) -> dict[int, NDArray[np.float32]]:
     return found
 
 
-def _recording(path: Path) -> DepthInput:
+def _recording(path: Path, *, locate: bool) -> DepthInput:
     from ..stores.recording import open_recording
 
     recording = open_recording(path)
@@ -242,19 +271,25 @@ def _recording(path: Path) -> DepthInput:
     def views() -> Iterator[DepthView]:
         for start in range(0, recording.n_frames, READ_FRAMES):
             stop = min(start + READ_FRAMES, recording.n_frames)
-            yield from (view for _, view in recording_views(recording, start, stop))
+            yield from (view for _, view in recording_views(recording, start, stop, locate=locate))
 
     return DepthInput(rig, recording.hand, total, views())
 
 
-def recording_views(recording: Recording, start: int, stop: int) -> Iterator[tuple[int, DepthView]]:
-    """(row, image) of rows `start` to `stop`; rows without stored centres have their hand found here."""
+def recording_views(
+    recording: Recording, start: int, stop: int, *, locate: bool = True
+) -> Iterator[tuple[int, DepthView]]:
+    """(row, image) of rows `start` to `stop`; rows without stored centres have their hand found here.
+
+    Where it is tracked (`locate` false) it is not, and stored centres are left out.
+    """
     from ..stores.recording import CENTER_SOURCES
 
     frames, crops, rig = recording.frames, recording.crops, recording.rig
     assert frames is not None
     located = max(start, min(stop, crops.committed)) if crops else start
     present, frame_id = frames.read("present", start, stop), frames.read("frame_id", start, stop)
+    taken_ns = frames.read("t_host_ns", start, stop)
     whole = recording.has_depth
     full = [frames.read(f"depth/{c.name}", start, stop) for c in rig.cameras] if whole else []
     names = ("center", "center_source", "center_score", *(() if whole else ("crop", "k")))
@@ -265,8 +300,9 @@ def recording_views(recording: Recording, start: int, stop: int) -> Iterator[tup
             camera = rig.cameras[v]
             depth = full[v][row] if whole else stored["crop"][row, v]
             k = np.asarray(camera.k if whole else stored["k"][row, v], np.float64)
-            view = DepthView(int(frame_id[row]), int(v), camera, depth, k, whole=whole)
-            if start + row < located and stored["center_source"][row, v]:
+            t_ns = _time(int(taken_ns[row, v]))
+            view = DepthView(int(frame_id[row]), int(v), camera, depth, k, whole=whole, t_ns=t_ns)
+            if locate and start + row < located and stored["center_source"][row, v]:
                 view = replace(
                     view,
                     center_mm=stored["center"][row, v].astype(np.float64),
@@ -274,11 +310,18 @@ def recording_views(recording: Recording, start: int, stop: int) -> Iterator[tup
                     center_score=float(stored["center_score"][row, v]),
                 )
             found.append(view)
-        for view in found if start + row < located else _find(found):
+        for view in found if start + row < located or not locate else with_centers(found):
             yield start + row, view
 
 
-def _find(views: list[DepthView], *, background: Mapping[int, NDArray[np.float32]] | None = None) -> list[DepthView]:
+def _time(t_ns: int) -> int | None:
+    """A stamp, where there is one: dropped images and synthesis have none."""
+    return t_ns if t_ns > 0 else None
+
+
+def with_centers(
+    views: list[DepthView], *, background: Mapping[int, NDArray[np.float32]] | None = None
+) -> list[DepthView]:
     """Look for the hand in the images of one frame; `background` (H, W) mm by camera number."""
     from ..stores.locate import find_hand
 

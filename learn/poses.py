@@ -1,27 +1,41 @@
-"""Every image of an input through a model: poses.csv, fused poses, pictures.
+"""Every image of an input through a model: poses in files (`pose_writers.py`), fused poses, pictures.
 
-poses.csv has a row a joint, `frame,camera,joint,x_mm,y_mm,z_mm`, in the camera's frame; the pose of all
-cameras together has `camera = rig` and lies in the rig's frame. Memory does not grow with the input.
+Each frame is read by itself, or the hand is tracked from frame to frame (`tracking.py`); joints may be smoothed over
+time (`smoothing.py`) and written in the order of others. Memory does not grow with the input (an npz keeps its poses).
 """
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
-from ..stores.joints import Layout
-from ..stores.pose_csv import CSV_COLUMNS, FUSED
-from .fusion import Fused, fuse
+from ..stores.joints import LAYOUTS, Layout, layout_named
+from ..stores.pose_csv import FUSED
 from .inputs import DepthInput, DepthView, open_input, usable
-from .predict import BATCH, Estimates, Model, estimates
+from .pose_writers import PoseRow, PoseWriter, format_of, pose_file
+from .predict import BATCH, Estimates, Model, Pose, converted_joints, estimates
+from .rig_pose import RigPose, rig_pose
+from .smoothing import OneEuro
+from .tracking import PERIOD_NS, Counts, Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class FramePose:
+    """One instant of an input."""
+
+    frame: int
+    t_ns: int | None
+    shown: Sequence[DepthView]
+    """Its images."""
+    pose: RigPose | None
+    """None where no hand was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,9 @@ class Predicted:
     """Frames with a fused pose."""
     disagreement_mm: float
     """Median over frames of the views' disagreement; NaN without fused poses."""
+    confidence: float
+    """Median over frames."""
+    tracking: Counts | None
     pictures: int
     seconds: float
 
@@ -51,22 +68,28 @@ def predict_to(
     center_mm: tuple[float, float, float] | None = None,
     hand: str | None = None,
     fused: bool = False,
+    track: bool = False,
+    smooth: bool = False,
+    joints: str | None = None,
     overlay: Path | None = None,
     pictures: int = 100,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
-    """Predict every image of an input and write poses.csv: `frame,camera,joint,x_mm,y_mm,z_mm`.
+    """Predict every image of an input and write its poses.
 
     Args:
         model: from `load`.
-        source: a recording, plain folder or PNG, or an open input (a live one, say).
-        out: the CSV to write.
+        source: a recording, plain folder or PNG, or an open input.
+        out: .csv, .jsonl or .npz.
         camera: `fx,fy,cx,cy` of a PNG.
         depth_unit_mm: of a PNG.
         center_mm: where the hand is in a PNG, instead of looking for it.
         hand: 'right' or 'left'; what the input says if left out, else the model's.
         fused: add a pose in the rig's frame (camera `rig`) for each frame seen by a camera.
+        track: follow the hand from frame to frame instead of looking for it in each.
+        smooth: smooth each camera's joints and the fused ones over time.
+        joints: layout to write; the model's if left out.
         overlay: folder for pictures of the poses over the depth.
         pictures: at most so many, evenly spread.
         overwrite: replace `out` and pictures.
@@ -76,51 +99,155 @@ def predict_to(
         HandloomError: the input cannot be read, the output exists, or no image of it shows a hand.
     """
     start = time.monotonic()
+    format_of(out)
+    written = _Written(model, joints, smooth=smooth, fused=fused)
     given = source if isinstance(source, DepthInput) else open_input(
-        source, camera=camera, depth_unit_mm=depth_unit_mm, center_mm=center_mm
+        source, camera=camera, depth_unit_mm=depth_unit_mm, center_mm=center_mm, locate=not track
     )  # fmt: skip
     _prepare(out, overlay, overwrite=overwrite)
-    mirrored = (hand or given.hand or model.hand) != model.hand
-    every = max(1, -(-given.images // max(1, pictures)))
-    writing = out.with_name(out.name + ".writing")
-    done = poses = drawn = 0
-    disagreements: list[float] = []
-    try:
-        with writing.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(CSV_COLUMNS)
-            for views in _batches(given.views):
-                found = [v for v in views if v.center_mm is not None and usable(v.center_mm)]
-                centers = np.array([v.center_mm for v in found], np.float64).reshape(-1, 3)
-                read = estimates(model, found, centers, mirrored=mirrored)
-                for view, pose in zip(found, read.joints_mm, strict=True):
-                    writer.writerows(_rows(view.frame, view.camera.name, model.layout, pose))
-                if fused:
-                    for frame, one in _fused(model, found, read):
-                        writer.writerows(_rows(frame, FUSED, model.layout, one.joints_mm))
-                        disagreements.append(one.disagreement_mm)
-                if overlay is not None:
-                    for view, pose, center in zip(found, read.joints_mm, read.center_mm, strict=True):
-                        if (poses := poses + 1) % every == 1 % every:
-                            _draw(overlay, model, view, pose, center)
-                            drawn += 1
-                else:
-                    poses += len(found)
-                done += len(views)
-                if progress:
-                    progress(done, given.images)
+    every = max(1, -(-(given.images or 0) // max(1, pictures)))
+    tracker = Tracker(model, given.rig, hand=hand or given.hand) if track else None
+    frames = tracked(tracker, given) if tracker else located(model, given, hand=hand)
+    images = poses = drawn = 0
+    apart: list[float] = []
+    sure: list[float] = []
+    with pose_file(out, written.layout) as writer:
+        for one in frames:
+            images += len(one.shown)
+            if one.pose is not None:
+                written(writer, one)
+                sure.append(one.pose.confidence)
+                apart += [one.pose.disagreement_mm] * fused
+                for view in one.shown:
+                    pose = one.pose.views.get(view.view)
+                    if pose is None:
+                        continue
+                    poses += 1
+                    if overlay is not None and poses % every == 1 % every:
+                        _draw(overlay, model, view, pose)
+                        drawn += 1
+            if progress:
+                progress(images, given.images or 0)
         if not poses:
             raise HandloomError(
                 "No hand was found",
                 where=str(source) if isinstance(source, Path) else "",
-                why=f"in none of {done} images",
+                why=f"in none of {images} images",
                 fix="check --depth-unit-mm and --camera; --center x,y,z says where the hand is",
             )
-        writing.replace(out)
-    finally:
-        writing.unlink(missing_ok=True)
-    spread = float(np.median(disagreements)) if disagreements else float("nan")
-    return Predicted(out, done, poses, done - poses, len(disagreements), spread, drawn, time.monotonic() - start)
+    return Predicted(
+        out=out,
+        images=images,
+        poses=poses,
+        missed=images - poses,
+        fused=len(apart),
+        disagreement_mm=median(apart) if apart else float("nan"),
+        confidence=median(sure),
+        tracking=tracker.counts if tracker else None,
+        pictures=drawn,
+        seconds=time.monotonic() - start,
+    )
+
+
+def stream(
+    tracker: Tracker,
+    source: DepthInput,
+    write: PoseWriter,
+    *,
+    smooth: bool = False,
+    joints: str | None = None,
+    fused: bool = False,
+    frames: int | None = None,
+) -> None:
+    """Track the hand in an input that goes on, and write its poses as they come.
+
+    Args:
+        tracker: follows the hand; counts what it went through.
+        source: the images.
+        write: takes poses of `layout_written(model, joints)`.
+        smooth: smooth the joints over time.
+        joints: layout to write; the model's if left out.
+        fused: write the poses of all cameras together, too; a rig of several has them anyhow.
+        frames: stop after so many.
+    """
+    together = fused or len(source.rig) > 1
+    written = _Written(tracker.model, joints, smooth=smooth, fused=together, views=not together or fused)
+    for count, one in enumerate(tracked(tracker, source), start=1):
+        if one.pose is not None:
+            written(write, one)
+        if count == frames:
+            break
+
+
+def layout_written(model: Model, joints: str | None) -> Layout:
+    """The layout of the joints that are written: one by name, else the model's.
+
+    Raises:
+        HandloomError: there is none of that name, or the model's joints do not convert to it.
+    """
+    whole = {name.rstrip("0123456789"): name for name in LAYOUTS if not name.startswith("nyu")}
+    layout = layout_named(whole.get(joints, joints)) if joints else model.layout
+    converted_joints(np.zeros((len(model.layout), 3)), model.layout, layout)
+    return layout
+
+
+def located(model: Model, source: DepthInput, *, hand: str | None = None) -> Iterator[FramePose]:
+    """Each frame by itself, around the centres that its images say."""
+    mirrored = (hand or source.hand or model.hand) != model.hand
+    for views in _batches(source.views):
+        found = [v for v in views if v.center_mm is not None and usable(v.center_mm)]
+        read = estimates(
+            model, found, np.array([v.center_mm for v in found], np.float64).reshape(-1, 3), mirrored=mirrored
+        )
+        row = {id(view): i for i, view in enumerate(found)}
+        for shown in _frames(iter(views)):
+            mine = [view for view in shown if id(view) in row]
+            pose = rig_pose(model, mine, _some(read, [row[id(view)] for view in mine])) if mine else None
+            yield FramePose(shown[0].frame, _when(shown), shown, pose)
+
+
+def tracked(tracker: Tracker, source: DepthInput) -> Iterator[FramePose]:
+    """Frame after frame, the last pose giving the next crop."""
+    for shown in _frames(source.views):
+        t_ns = _when(shown)
+        yield FramePose(shown[0].frame, t_ns, shown, tracker.follow(shown, t_ns))
+
+
+class _Written:
+    """From an instant's pose to rows: smoothed, converted, by camera and together."""
+
+    def __init__(self, model: Model, joints: str | None, *, smooth: bool, fused: bool, views: bool = True) -> None:
+        self._source = model.layout
+        self.layout = layout_written(model, joints)
+        self._blend = self.layout.matrix() if self.layout != model.layout else np.eye(len(model.layout))
+        self._filters: dict[str, OneEuro] | None = {} if smooth else None
+        self._fused, self._views = fused, views
+        self._t_ns = 0
+
+    def __call__(self, write: PoseWriter, one: FramePose) -> None:
+        """Write the rows of a frame."""
+        pose = one.pose
+        assert pose is not None
+        self._t_ns = one.t_ns if one.t_ns is not None else self._t_ns + PERIOD_NS
+        for view in one.shown if self._views else ():
+            mine = pose.views.get(view.view)
+            if mine is not None:
+                joints = self._joints(view.camera.name, mine.joints_mm)
+                write(
+                    PoseRow(
+                        one.frame, view.camera.name, one.t_ns, joints, mine.confidence, None,
+                        mine.center_score, mine.center_source,
+                    )
+                )  # fmt: skip
+        if self._fused:
+            joints = self._joints(FUSED, pose.joints_mm)
+            apart = self._blend @ pose.joint_disagreement_mm
+            write(PoseRow(one.frame, FUSED, one.t_ns, joints, pose.confidence, apart, pose.score, pose.source))
+
+    def _joints(self, camera: str, joints_mm: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._filters is not None:
+            joints_mm = self._filters.setdefault(camera, OneEuro())(joints_mm, self._t_ns).astype(np.float32)
+        return converted_joints(joints_mm, self._source, self.layout)
 
 
 def _prepare(out: Path, overlay: Path | None, *, overwrite: bool) -> None:
@@ -135,39 +262,40 @@ def _prepare(out: Path, overlay: Path | None, *, overwrite: bool) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
+def _frames(views: Iterator[DepthView]) -> Iterator[list[DepthView]]:
+    """The images of one frame after the other."""
+    frame: list[DepthView] = []
+    for view in views:
+        if frame and view.frame != frame[-1].frame:
+            yield frame
+            frame = []
+        frame.append(view)
+    if frame:
+        yield frame
+
+
 def _batches(views: Iterator[DepthView]) -> Iterator[list[DepthView]]:
     """Whole frames, together at least a network's batch."""
     batch: list[DepthView] = []
-    for view in views:
-        if len(batch) >= BATCH and view.frame != batch[-1].frame:
+    for frame in _frames(views):
+        batch += frame
+        if len(batch) >= BATCH:
             yield batch
             batch = []
-        batch.append(view)
     if batch:
         yield batch
 
 
-def _fused(model: Model, views: Sequence[DepthView], read: Estimates) -> Iterator[tuple[int, Fused]]:
-    frames = np.array([view.frame for view in views])
-    confidence = model.confidence.view(read.spread_mm)
-    for frame in dict.fromkeys(frames.tolist()):
-        shown = np.flatnonzero(frames == frame).tolist()
-        rig = np.stack([views[i].camera.to_rig(read.joints_mm[i]) for i in shown])
-        yield frame, fuse(rig, confidence[shown])
+def _when(shown: Sequence[DepthView]) -> int | None:
+    """One time for the images of an instant: the earliest arrival."""
+    return min((view.t_ns for view in shown if view.t_ns is not None), default=None)
 
 
-def _rows(frame: int, camera: str, layout: Layout, joints_mm: NDArray[Any]) -> Iterator[tuple[object, ...]]:
-    for name, (x, y, z) in zip(layout.points, joints_mm.tolist(), strict=True):
-        yield frame, camera, name, f"{x:.3f}", f"{y:.3f}", f"{z:.3f}"
+def _some(read: Estimates, rows: list[int]) -> Estimates:
+    return Estimates(read.joints_mm[rows], read.center_mm[rows], read.spread_mm[rows])
 
 
-def _draw(
-    folder: Path,
-    model: Model,
-    view: DepthView,
-    joints_mm: NDArray[np.float32],
-    center_mm: NDArray[np.float32],
-) -> None:
+def _draw(folder: Path, model: Model, view: DepthView, pose: Pose) -> None:
     import cv2
 
     from .overlay import draw_overlay
@@ -175,11 +303,11 @@ def _draw(
     picture = draw_overlay(
         view.depth * np.float32(view.unit_mm),
         view.k,
-        joints_mm,
-        center_mm,
+        pose.joints_mm,
+        pose.center_mm,
         model.layout,
         window_mm=model.cube_mm,
-        note=f"{view.camera.name}  frame {view.frame}  hand {view.center_source} ({view.center_score:.2f})",
+        note=f"{view.camera.name}  frame {view.frame}  hand {pose.center_source} ({pose.center_score:.2f})",
         whole=view.whole,
     )
     path = folder / f"{view.camera.name}_{view.frame:06d}.png"

@@ -1,7 +1,8 @@
-"""poses.csv, what `handloom predict` writes: a row a joint, `frame,camera,joint,x_mm,y_mm,z_mm`.
+"""poses.csv, what `handloom predict` writes, a row a joint.
 
-`frame` is the recording's `frame_id` or a plain folder's number, and joints lie in the camera's frame; the pose of all
-cameras together has `camera = rig` and lies in the rig's frame.
+Its columns are `frame,camera,joint,x_mm,y_mm,z_mm`, then `confidence,disagreement_mm`, which older files lack. `frame`
+is the recording's `frame_id` or a plain folder's number, and joints lie in the camera's frame; the pose of all cameras
+together has `camera = rig` and lies in the rig's frame.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .errors import HandloomError
 from .joints import LAYOUTS, Layout
 
 CSV_COLUMNS: Final = ("frame", "camera", "joint", "x_mm", "y_mm", "z_mm")
+TRUST_COLUMNS: Final = ("confidence", "disagreement_mm")
+"""Of the pose, and of the joint in fused poses; files without them are read as well."""
 FUSED: Final = "rig"
 """The `camera` of fused poses."""
 
@@ -62,7 +65,7 @@ def read_poses(path: Path, rig: Rig, frames: Collection[int] | None = None, *, l
 
 def _read(rows: Any, path: Path, rig: Rig, frames: frozenset[int] | None, like: Layout | None) -> Poses:
     header = tuple(next(rows, ()))
-    if header != CSV_COLUMNS:
+    if header not in (CSV_COLUMNS, (*CSV_COLUMNS, *TRUST_COLUMNS)):
         raise HandloomError(
             "This is not a poses.csv",
             where=str(path),
@@ -73,7 +76,7 @@ def _read(rows: Any, path: Path, rig: Rig, frames: frozenset[int] | None, like: 
     found: dict[tuple[int, str], tuple[tuple[str, ...], NDArray[np.float64]]] = {}
     named: dict[tuple[str, ...], tuple[str, ...]] = {}
     others: set[int] = set()
-    for key, lines, where in _poses(rows, path):
+    for key, lines, where in _poses(rows, path, len(header)):
         frame, camera = key
         if camera != FUSED and camera not in cameras:
             known = ", ".join((*cameras, FUSED))
@@ -105,7 +108,7 @@ def _read(rows: Any, path: Path, rig: Rig, frames: frozenset[int] | None, like: 
 Line = tuple[str, tuple[float, float, float]]
 
 
-def _poses(rows: Any, path: Path) -> Iterator[tuple[tuple[int, str], list[Line], str]]:
+def _poses(rows: Any, path: Path, columns: int) -> Iterator[tuple[tuple[int, str], list[Line], str]]:
     """Frame and camera with the lines that follow each other about them, and where these end."""
     current: tuple[int, str] | None = None
     lines: list[Line] = []
@@ -113,7 +116,9 @@ def _poses(rows: Any, path: Path) -> Iterator[tuple[tuple[int, str], list[Line],
     for row in rows:
         here = f"{path}, line {rows.line_num}"
         try:
-            frame, camera, joint, x, y, z = row
+            if len(row) != columns:
+                raise ValueError(f"{len(row)} values for {columns} columns")
+            frame, camera, joint, x, y, z = row[: len(CSV_COLUMNS)]
             key, point = (int(frame), camera), (float(x), float(y), float(z))
         except ValueError as error:
             raise HandloomError("A line of the poses has the wrong form", where=here, why=str(error)) from error

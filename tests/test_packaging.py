@@ -127,5 +127,5 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_prediction_does_without_torch() -> None:
-    loaded = loaded_by("import handloom.learn.predict, handloom.learn.poses")
+    loaded = loaded_by("import handloom.learn.predict, handloom.learn.poses, handloom.learn.tracking")
     assert loaded & {"torch", "pydantic", "rich", "matplotlib", "zarr"} == set()

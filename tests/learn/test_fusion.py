@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from handloom.learn.fusion import fuse
 
@@ -56,7 +54,8 @@ def test_a_single_view_is_itself_and_no_confidence_at_all_is_no_division_by_noth
     assert np.isfinite(fuse(np.stack([POSE, POSE + 9]), np.zeros(2)).joints_mm).all()
 
 
-@given(st.integers(0, 2**31), st.integers(1, 5), st.floats(0, 300))
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("views", "spread"), [(1, 0.0), (2, 20.0), (3, 300.0), (5, 90.0)])
 def test_a_fused_joint_lies_among_the_views_and_turns_with_the_rig(seed: int, views: int, spread: float):
     rng = np.random.default_rng(seed)
     joints = rng.normal(0, 50, (1, 4, 3)) + rng.normal(0, spread, (views, 4, 3))

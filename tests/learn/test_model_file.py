@@ -183,7 +183,7 @@ def test_a_pipe_and_a_folder_are_no_models(tmp_path: Path):
             load(path)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_bytes_are_read_or_refused(data: st.DataObject):
     """Flipped, cut and repeated parts of a real file, and noise: ValueError at the most, at once."""

@@ -85,7 +85,7 @@ def test_a_recording_with_all_its_views(model: Model, recordings: Any, tmp_path:
     done = predict_to(model, recordings.real, tmp_path / "p.csv", fused=True, overlay=tmp_path / "o", pictures=10)
     assert (done.images, done.poses, done.missed, done.fused) == (96, 96, 0, 32)
     found = rows(tmp_path / "p.csv")
-    assert list(found[0]) == ["frame", "camera", "joint", "x_mm", "y_mm", "z_mm"]
+    assert list(found[0]) == ["frame", "camera", "joint", "x_mm", "y_mm", "z_mm", "confidence", "disagreement_mm"]
     assert len(found) == (96 + 32) * 26
     recording = open_recording(recordings.real)
     assert {int(r["frame"]) for r in found} == set(recording.frames.read("frame_id").tolist())  # type: ignore[union-attr]

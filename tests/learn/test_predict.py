@@ -307,5 +307,5 @@ def test_inputs_that_are_none(tmp_path: Path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(HandloomError, match="not a recording"):
         open_input(tmp_path / "folder")
-    with pytest.raises(HandloomError, match="for a single image"):
+    with pytest.raises(HandloomError, match="for images of one camera"):
         open_input(tmp_path / "folder", camera="1,1,1,1")

@@ -1,0 +1,79 @@
+"""One hand at one instant: what each camera sees of it, and all of them together in the rig's frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .confidence import fused_doubt
+from .fusion import fuse
+from .inputs import DepthView
+from .predict import Estimates, Model, Pose
+
+Source = Literal["truth", "located", "given", "tracked"]
+"""Where the first crops were: a stored or a given centre, one found in the whole images, the last pose."""
+
+
+@dataclass(frozen=True, slots=True)
+class RigPose:
+    """One hand at one instant, by all cameras together."""
+
+    joints_mm: NDArray[np.float32]
+    """(J, 3) in the rig's frame."""
+    joint_disagreement_mm: NDArray[np.float64]
+    """(J,) mean distance of the cameras' joints to the fused one; 0 of a single camera."""
+    confidence: float
+    """From 0 to 1: see `confidence.py`."""
+    score: float
+    """Probability that the palm is one (the mean of the cameras' where they were located one by one)."""
+    source: str
+    """'tracked', 'located', 'given' or 'truth': what led to it."""
+    views: Mapping[int, Pose]
+    """By camera number, in the camera's frame, as each sees it."""
+
+    @property
+    def disagreement_mm(self) -> float:
+        """Mean over the joints."""
+        return float(self.joint_disagreement_mm.mean())
+
+
+def rig_pose(
+    model: Model, views: Sequence[DepthView], read: Estimates, *, source: str | None = None, score: float | None = None
+) -> RigPose:
+    """The pose of an instant from what was read in its images.
+
+    Args:
+        model: the model; says how disagreement becomes confidence.
+        views: V images.
+        read: their poses.
+        source: what led to them; what the images say if left out.
+        score: likewise.
+    """
+    trust = model.confidence.view(read.spread_mm)
+    in_rig = np.stack([v.camera.to_rig(j) for v, j in zip(views, read.joints_mm, strict=True)])
+    fused = fuse(in_rig, trust)
+    curve = model.confidence.view if len(views) == 1 else model.confidence.fused
+    poses = {
+        view.view: Pose(
+            joints_mm=read.joints_mm[i],
+            center_mm=read.center_mm[i],
+            center_source=source or view.center_source,
+            center_score=view.center_score if score is None else score,
+            spread_mm=float(read.spread_mm[i]),
+            confidence=float(trust[i]),
+            layout=model.layout,
+        )
+        for i, view in enumerate(views)
+    }
+    return RigPose(
+        joints_mm=fused.joints_mm.astype(np.float32),
+        joint_disagreement_mm=fused.joint_disagreement_mm,
+        confidence=float(curve(fused_doubt(read.spread_mm, fused))),
+        score=float(np.mean([view.center_score for view in views])) if score is None else score,
+        source=source or views[0].center_source,
+        views=poses,
+    )

@@ -1,0 +1,138 @@
+"""Poses as CSV, JSON lines and npz: the same numbers in each, in the order of whoever reads them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from handloom.learn.pose_writers import PoseRow, csv_writer, json_lines, pose_file
+from handloom.learn.poses import predict_to
+from handloom.learn.predict import Model
+from handloom.stores.camera import Camera, Rig
+from handloom.stores.errors import HandloomError
+from handloom.stores.joints import LAYOUTS, converted, layout_named
+from handloom.stores.pose_csv import read_poses
+from handloom.stores.recording import open_recording
+
+from centred_net import centred_model
+
+LAYOUT = layout_named("openxr26")
+RIG = Rig((Camera("a", 8, 8, (8.0, 8.0, 4.0, 4.0)),))
+JOINTS = np.random.default_rng(0).normal(0, 100, (26, 3)).astype(np.float32)
+VIEW = PoseRow(7, "a", 123, JOINTS, 0.5, None, 0.9, "located")
+FUSED = PoseRow(7, "rig", None, JOINTS, 0.25, np.linspace(0, 25, 26), 0.9, "tracked")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return centred_model(tmp_path_factory.mktemp("model") / "m.onnx")
+
+
+def test_csv_lines():
+    file = io.StringIO()
+    write = csv_writer(file, LAYOUT)
+    write(VIEW)
+    write(FUSED)
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "frame,camera,joint,x_mm,y_mm,z_mm,confidence,disagreement_mm"
+    x, y, z = JOINTS[0]
+    assert lines[1] == f"7,a,palm,{x:.3f},{y:.3f},{z:.3f},0.5000,"
+    assert lines[-1].startswith("7,rig,little_tip,")
+    assert lines[-1].endswith(",0.2500,25.000")
+
+
+def test_what_the_csv_says_is_read_back(tmp_path: Path):
+    with pose_file(tmp_path / "p.csv", LAYOUT) as write:
+        write(VIEW)
+        write(FUSED)
+    poses = read_poses(tmp_path / "p.csv", RIG)
+    assert poses.cameras == ("a", "rig")
+    assert poses.joints_mm[7]["rig"] == pytest.approx(JOINTS, abs=1e-3)
+    old = "\n".join(",".join(line.split(",")[:6]) for line in (tmp_path / "p.csv").read_text().splitlines())
+    (tmp_path / "old.csv").write_text(old + "\n")
+    assert read_poses(tmp_path / "old.csv", RIG).joints_mm[7]["a"] == pytest.approx(JOINTS, abs=1e-3)
+
+
+def test_json_lines_are_complete_by_themselves():
+    file = io.StringIO()
+    write = json_lines(file, LAYOUT)
+    write(VIEW)
+    write(FUSED)
+    first, second = map(json.loads, file.getvalue().splitlines())
+    assert (first["frame"], first["camera"], first["t_ns"], first["disagreement_mm"]) == (7, "a", 123, None)
+    assert second == {
+        "frame": 7, "camera": "rig", "t_ns": None, "confidence": 0.25, "disagreement_mm": 12.5, "score": 0.9,
+        "source": "tracked",
+        "joints_mm": {n: pytest.approx(p, abs=1e-3) for n, p in zip(LAYOUT.points, JOINTS.tolist(), strict=True)},
+    }  # fmt: skip
+    assert list(second["joints_mm"]) == list(LAYOUT.points)
+
+
+def test_npz_arrays(tmp_path: Path):
+    with pose_file(tmp_path / "p.npz", LAYOUT) as write:
+        write(VIEW)
+        write(FUSED)
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as found:
+        assert found["joints_mm"] == pytest.approx(np.stack([JOINTS, JOINTS]))
+        assert found["joints"].tolist() == list(LAYOUT.points)
+        assert found["camera"].tolist() == ["a", "rig"]
+        assert found["t_ns"].tolist() == [123, -1]
+        assert np.isnan(found["disagreement_mm"][0]).all()
+        assert found["disagreement_mm"][1] == pytest.approx(np.linspace(0, 25, 26))
+    with pose_file(tmp_path / "none.npz", LAYOUT):
+        pass
+    with np.load(tmp_path / "none.npz") as found:
+        assert found["joints_mm"].shape == (0, 26, 3)
+
+
+def half_written(path: Path) -> None:
+    with pose_file(path, LAYOUT) as write:
+        write(VIEW)
+        raise ZeroDivisionError
+
+
+def test_a_file_that_could_not_be_finished_is_not_there(tmp_path: Path):
+    for name in ("p.csv", "p.jsonl", "p.npz"):
+        with pytest.raises(ZeroDivisionError):
+            half_written(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_names_are_refused(model: Model, recordings: Any, tmp_path: Path):
+    with pytest.raises(HandloomError, match=r"not written as '.txt'"):
+        predict_to(model, recordings.unlabelled, tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize("joints", ["mediapipe21", "mano21", "msra21", "nyu14"])
+def test_joints_in_the_order_of_others(model: Model, recordings: Any, tmp_path: Path, joints: str):
+    predict_to(model, recordings.unlabelled, tmp_path / "ours.npz", fused=True)
+    done = predict_to(model, recordings.unlabelled, tmp_path / "theirs.npz", fused=True, joints=joints)
+    assert (done.poses, done.fused) == (18, 6)
+    ours, theirs = np.load(tmp_path / "ours.npz"), np.load(tmp_path / "theirs.npz")
+    assert theirs["joints"].tolist() == list(LAYOUTS[joints].points)
+    expected = converted(ours["joints_mm"], LAYOUT, LAYOUTS[joints])
+    assert theirs["joints_mm"] == pytest.approx(expected, abs=1e-3)
+    assert theirs["disagreement_mm"].shape == (24, len(LAYOUTS[joints]))
+
+
+def test_short_names_of_layouts(model: Model, recordings: Any, tmp_path: Path):
+    predict_to(model, recordings.unlabelled, tmp_path / "p.npz", joints="mano")
+    assert np.load(tmp_path / "p.npz")["layout"] == "mano21"
+    for name in ("nyu", "nobody"):
+        with pytest.raises(HandloomError, match="Unknown joint layout"):
+            predict_to(model, recordings.unlabelled, tmp_path / "q.npz", joints=name)
+
+
+def test_a_recording_tracked_and_smoothed(model: Model, recordings: Any, tmp_path: Path):
+    """Random poses are no motion: the test is that each frame is dealt with, and that the flags do what they say."""
+    done = predict_to(model, recordings.unlabelled, tmp_path / "t.jsonl", track=True, smooth=True, fused=True)
+    assert done.tracking is not None
+    assert done.tracking.instants == open_recording(recordings.unlabelled).n_frames == 6
+    counts = done.tracking
+    assert counts.tracked + counts.found + counts.missed == 6
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert len(rows) == done.poses + done.fused
+    assert {row["source"] for row in rows} <= {"tracked", "located"}
