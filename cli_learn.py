@@ -18,6 +18,7 @@ from .options import FILE, FOLDER, json_option, overwrite_option, print_json, pr
 @click.option("--real", type=FOLDER, help="The captured recording.")
 @click.option("--val", type=FOLDER, help="Labelled recording to watch; it chooses nothing.")
 @click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file of frame_ids.")
+@click.option("--hold-out", type=int, help="Person (subject) of the real recording to see nothing of.")
 @click.option("--layout", help="Points to predict.")
 @click.option("--init", type=FOLDER, help="Run whose pre-trained networks to start from.")
 @click.option("--run", "--run-dir", "run_dir", type=FOLDER, required=True, help="Folder of the run.")

@@ -55,6 +55,8 @@ class TrainConfig(BaseModel):
     those there are ('5%'), or a file with one frame_id a line; None: all there are."""
     label_seed: int = Field(default=0, ge=0)
     """Draws the labelled frames; the subset of a smaller n lies inside that of a larger one."""
+    hold_out: int | None = Field(default=None, ge=0)
+    """A person (`subject`) of the real recording of whom nothing is seen, labels or images: for leaving one out."""
     unlabelled_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the real training frames whose images may be used without labels."""
     layout: str | None = None

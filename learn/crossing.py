@@ -32,6 +32,7 @@ from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from . import crossing_losses as losses
 from .crossing_batches import Pool, image_pool, labelled_pool, unlabelled_pool
+from .crossing_health import Played, Shown, epochs_shown, health, sheet, through_the_space
 from .crossing_nets import POSE_UNIT_MM, CrossingNets, PoseNet, stretched
 from .crossing_recipe import ARMS, CrossingConfig, Stage, after_pretraining, preset
 from .data import TrainingData
@@ -74,7 +75,9 @@ class Learner:
         whole = replace(self.posed, ranks=ALONE)  # every rank starts from the poses of all
         poses = torch.cat([whole.poses(step) for step in batches])
         self.nets.vae.start_from_principal_components(self.nets.about_palm(poses)[0])
+        self._shown = Shown.of(config, data)
         self._stage: Stage | None = None
+        self._index = 0
         self._optimizers: dict[str, torch.optim.Adam] = {}
 
     @property
@@ -90,6 +93,7 @@ class Learner:
         if stage != self._stage:
             self._enter(stage)
         rate = self._rate(stage, step, steps, final=stage == "vae" or place == len(stages) - 1)
+        self._index = index
         self.guard.begin(index, rate)
         match stage:
             case "vae":
@@ -174,20 +178,22 @@ class Learner:
         nets, captured = self.nets, self._image(self.seen.images(step))
         rows = self._numbers(step, self.seen)
         fakes = nets.gen(2 * uniform(self._key ^ 1, rows, nets.dims) - 1, track=True)
-        real_logits, _ = nets.gan(nets.trunk(captured, track=True), track=True)
+        real_logits, _ = nets.gan(nets.trunk(self._sloped(captured), track=True), track=True)
         fake_logits, _ = nets.gan(nets.trunk(fakes.detach()))
-        critic = losses.says_real(real_logits) + losses.says_generated(fake_logits)
-        self._update("critic", {"GAN loss": critic})
+        critic = {"gan": losses.says_real(real_logits) + losses.says_generated(fake_logits)}
+        critic |= self._penalty(real_logits, captured)
+        self._update("critic", critic)
         with torch.no_grad():
             _, real_features = nets.gan(nets.trunk(captured))
         logits, features = nets.gan(nets.trunk(fakes))
         generator = self._generator_term(real_features, features, logits)
-        self._update("generator", {"generator loss": generator})
-        terms: dict[str, Tensor | float] = {
-            "loss/gan": critic.detach(),
-            "loss/generator": generator.detach(),
-        }
-        return terms | (_health(real_logits, fake_logits, captured, fakes) if log else {})
+        self._update("generator", {"generator": generator})
+        terms: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in critic.items()}
+        terms["loss/generator"] = generator.detach()
+        if log:
+            played = Played(captured, fakes, real_logits, fake_logits, real_features, features)
+            terms |= health(played, self.ranks)
+        return terms
 
     # --- stage 3: alignment ---
 
@@ -208,7 +214,10 @@ class Learner:
         # The terms share no trained weight: one backward pass gives Ali, pos and smo each their own gradient.
         self._update("heads", terms)
         logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
+        if log:
+            logged["train/mean_mm"] = self._error_mm(estimate, pose)
+            logged |= health(Played(x, fakes[: len(x)])) | self._space_health(x)
+        return logged
 
     # --- stage 4: everything but the VAE ---
 
@@ -219,17 +228,18 @@ class Learner:
         captured = torch.cat([x, self._image(self.unlabelled.images(step))]) if self.unlabelled.batch else x
         fakes = nets.depth_of(torch.cat([z, z_r]), track=True)  # Z = Z_l u Z_r
 
-        trunk, fake_trunk = nets.trunk(captured, track=True), nets.trunk(fakes.detach())
+        trunk, fake_trunk = nets.trunk(self._sloped(captured), track=True), nets.trunk(fakes.detach())
         estimate = nets.pos(trunk[:n], track=True)
         critic = {"position": losses.position(estimate, z)}
         if arm.smo:
             phi_self, phi_r = nets.smo(fake_trunk).split(n)
             phi = nets.smo(trunk[:n], track=True)
             critic["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
-        logits = fake_logits = None
+        logits = fake_logits = features = matched = None
         if arm.gan:
             (logits, _), (fake_logits, _) = nets.gan(trunk, track=True), nets.gan(fake_trunk)
             critic["gan"] = losses.says_real(logits) + losses.says_generated(fake_logits)
+            critic |= self._penalty(logits, captured)
         self._update("critic", critic)
 
         # The generator's step sees the updated discriminator, whose weights are constants in it.
@@ -252,7 +262,9 @@ class Learner:
         logged |= {f"loss/g_{name}": term.detach() for name, term in generator.items()}
         if log:
             logged["train/mean_mm"] = self._error_mm(estimate, pose)
-            logged |= _health(logits, fake_logits, captured, fakes)
+            # Diversity is compared where the poses are the same: X_l, and what Z_l generates.
+            logged |= health(Played(x, fakes[:n], logits, fake_logits, features, matched), self.ranks)
+            logged |= self._space_health(captured)
         return logged
 
     # --- the baselines' stage: `pos` alone ---
@@ -310,7 +322,24 @@ class Learner:
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward(inputs=_parameters(optimizer))
-        self.guard.update(optimizer, name=f"{name} ({self._stage})")
+        scale = self.config.generator_rate if name == "generator" else 1.0
+        self.guard.update(optimizer, name=f"{name} ({self._stage})", scale=scale)
+        if self.nets.average is not None and name in ("generator", "heads"):
+            # Short runs would never leave their start at a decay meant for long ones.
+            age = self._index - self.config.vae_steps
+            self.nets.follow(min(self.config.generator_average, (1 + age) / (10 + age)))
+
+    def _sloped(self, captured: Tensor) -> Tensor:
+        """The images, as leaves that R1 can ask for the slope at."""
+        return captured.requires_grad_() if self.config.r1 and self.arm.gan else captured
+
+    def _penalty(self, logits: Tensor, captured: Tensor) -> dict[str, Tensor]:
+        return {"r1": self.config.r1 * losses.slope_penalty(logits, captured)} if self.config.r1 else {}
+
+    def _space_health(self, captured: Tensor) -> dict[str, Tensor | float]:
+        """How well captured images come back through the shared space."""
+        _, generated = through_the_space(self.nets, captured.detach())
+        return {"space/reconstruction": losses.reconstruction(captured.detach(), generated)}
 
     @torch.no_grad()
     def _error_mm(self, z: Tensor, pose: Tensor) -> Tensor:
@@ -319,6 +348,26 @@ class Learner:
         return error
 
     # --- what a run keeps ---
+
+    def sheets(self, done: int) -> dict[str, bytes]:
+        """A picture of captured and generated maps at the end of an epoch, and of a stage: PNG by file name."""
+        place, step = self._place(done - 1)
+        stage, steps = self.config.stages[place]
+        epoch_steps = self._epoch_steps(stage)
+        if (
+            (self.arm.pose_only and stage != "gan")
+            or stage == "vae"
+            or step + 1 not in epochs_shown(steps, epoch_steps)
+        ):
+            return {}
+        rows = self._shown.rows(self.nets, self._image, noise_key=self._key ^ 3, space=stage != "gan")
+        return {f"{stage}-{-(-(step + 1) // epoch_steps):04d}.png": sheet(rows)}
+
+    def _epoch_steps(self, stage: Stage) -> int:
+        """Steps in which a stage sees as many crops as it draws from."""
+        pools = {"gan": [self.seen], "joint": [self.labelled, self.unlabelled]}.get(stage, [self.labelled])
+        crops = sum(len(part.crops) for pool in pools for part in pool.parts)
+        return max(1, crops // sum(pool.batch for pool in pools))
 
     def pose_net(self) -> PoseNet:
         """The inference path over the weights in training."""
@@ -336,7 +385,12 @@ class Learner:
             "input_px": config.input_px,
             "cube_mm": config.cube_mm,
             "normalisation": config.normalisation,
-            "architecture": {"channels": config.channels, "latent": config.latent, "hidden": config.hidden},
+            "architecture": {
+                "channels": config.channels,
+                "latent": config.latent,
+                "hidden": config.hidden,
+                **({"averaged": True} if config.generator_average else {}),
+            },
             "n_labels": data.n_labels if self.arm.real else 0,
             "config": config.model_dump(mode="json"),
             "torch": str(torch.__version__),
@@ -371,21 +425,6 @@ class Learner:
 
 def _parameters(optimizer: torch.optim.Adam) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-@torch.no_grad()
-def _health(
-    logits: Tensor | None, fake_logits: Tensor | None, captured: Tensor, fakes: Tensor
-) -> dict[str, Tensor | float]:
-    """Whether the GAN lives: how often the discriminator is right, and how diverse generated maps are.
-
-    `gan/diversity` is relative to captured images: near 0 is a collapsed generator, near 1 a healthy one.
-    """
-    spread = losses.diversity(fakes) / losses.diversity(captured).clamp(min=1e-6)
-    if logits is None or fake_logits is None:
-        return {"gan/diversity": spread}
-    right = ((logits > 0).float().mean() + (fake_logits < 0).float().mean()) / 2
-    return {"gan/diversity": spread, "gan/accuracy": right}
 
 
 def build_nets(description: Mapping[str, Any]) -> CrossingNets:

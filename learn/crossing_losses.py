@@ -96,6 +96,12 @@ def convex_combinations(latents: Tensor, key: int, step: int, count: int) -> Ten
     return (weights[:, :, None] * latents[chosen]).sum(dim=1)
 
 
-def diversity(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours in a batch of images (B, ...); 0 for a collapsed generator."""
-    return (images - images.roll(1, dims=0)).abs().mean()
+def slope_penalty(logits: Tensor, captured: Tensor) -> Tensor:
+    """R1 (Mescheder et al. 2018): mean over captured images (B, 1, P, P) of the squared slope of D there, halved.
+
+    Args:
+        logits: (B,), of these images.
+        captured: leaves of the graph.
+    """
+    (slope,) = torch.autograd.grad(logits.sum(), captured, create_graph=True)
+    return 0.5 * slope.square().flatten(1).sum(dim=1).mean()

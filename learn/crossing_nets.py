@@ -22,6 +22,7 @@ inference uses, follow the former only (`track`).
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -239,7 +240,15 @@ class CrossingNets(nn.Module):
     """All networks; `shared` and `pose_of` are the one place that says what the shared latent is."""
 
     def __init__(
-        self, *, input_px: int, joints: int, palm: int, channels: int = 32, latent: int = 20, hidden: int = 40
+        self,
+        *,
+        input_px: int,
+        joints: int,
+        palm: int,
+        channels: int = 32,
+        latent: int = 20,
+        hidden: int = 40,
+        averaged: bool = False,
     ) -> None:
         super().__init__()
         self.joints, self.palm, self.latent, self.dims = joints, palm, latent, latent + OFFSET_DIMS
@@ -250,6 +259,8 @@ class CrossingNets(nn.Module):
         self.gan = GanHead(channels, input_px)
         self.pos = LatentHead(channels, input_px, self.dims, self.dims)
         self.smo = LatentHead(channels, input_px, channels * BASE_PX**2, self.dims)
+        self.average = nn.ModuleList(copy.deepcopy([self.ali, self.gen])) if averaged else None
+        """A slower copy of `ali` and `gen`, which stands in for them outside training."""
 
     def about_palm(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Poses (B, J, 3) about the crop's centre -> those about the palm (B, 3 J) and the palm (B, 3)."""
@@ -276,8 +287,22 @@ class CrossingNets(nn.Module):
 
     def depth_of(self, z: Tensor, track: bool = False) -> Tensor:
         """The render route: depth (B, 1, P, P) of latents (B, 23), Gen(Ali(z))."""
-        depth: Tensor = self.gen(self.ali(z, track), track)
+        ali, gen = (self.ali, self.gen) if self.average is None or self.training else self.average
+        depth: Tensor = gen(ali(z, track), track)
         return depth
+
+    def generated(self, z_x: Tensor) -> Tensor:
+        """Depth (B, 1, P, P) of the depth GAN's own latents (B, 23) in (-1, 1), outside training."""
+        depth: Tensor = (self.gen if self.average is None else self.average[1])(z_x)
+        return depth
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Let the copy keep `decay` of what it is and take the rest from `ali` and `gen`, statistics as well."""
+        assert self.average is not None
+        for kept, now in zip(self.average, (self.ali, self.gen), strict=True):
+            for old, new in zip(kept.state_dict().values(), now.state_dict().values(), strict=True):
+                old.lerp_(new, 1 - decay)
 
 
 class PoseNet(nn.Module):

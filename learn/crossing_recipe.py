@@ -111,6 +111,14 @@ class CrossingConfig(TrainConfig):
     noise: Literal["convex", "prior"] = "convex"
     """Z_r of joint training: convex combinations of labelled latents (section 4.4), or N(0, 1)."""
     generator_loss: Literal["feature-matching", "non-saturating"] = "feature-matching"
+    r1: float = Field(default=0.0, ge=0)
+    """Weight of the discriminator's squared slope at captured images, |dD/dx|^2 / 2 in the mean (R1; Mescheder et
+    al. 2018); 0, the paper's: none."""
+    generator_rate: float = Field(default=1.0, gt=0)
+    """Learning rate of {Ali, Gen} in the two games over the discriminator's; below 1 it follows a discriminator that
+    has had time to answer (two time scales, Heusel et al. 2017)."""
+    generator_average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of a running average of {Ali, Gen}, which then makes what a trained model shows; 0: no average."""
     real_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of captured frames in a batch that mixes them with synthetic ones."""
 

@@ -81,8 +81,14 @@ def load_training_data(
     _check_presence(config, needs, plain, captured)
     used = [*plain, *twins, *([captured] if captured else [])]
     _check_agreement(used, needs, plain, captured)
+    if config.hold_out is not None and captured is None:
+        raise HandloomError(
+            "A held-out person is one of the real recording, and this run takes none",
+            where=f"arm '{config.arm}', hold_out = {config.hold_out}",
+            fix="leave --hold-out away, or take an arm that learns from --real",
+        )
 
-    real_data = _load_training_rows(captured) if captured else None
+    real_data = _load_training_rows(captured, hold_out=config.hold_out) if captured else None
     chosen, unsure = np.zeros(0, np.int64), 0
     if real_data is not None and captured is not None:
         chosen = _choose_labels(config, real_data, captured)
@@ -262,14 +268,31 @@ def _check_agreement(
                 )
 
 
-def _load_training_rows(recording: Recording, *, images: bool = True) -> Resident:
-    """Its training frames; validation and test frames are not even read."""
-    return load_resident(recording, rows=_training_rows(recording), images=images)
+def _load_training_rows(recording: Recording, *, images: bool = True, hold_out: int | None = None) -> Resident:
+    """Its training frames; validation and test frames and those of a held-out person are not even read."""
+    return load_resident(recording, rows=_training_rows(recording, hold_out), images=images)
 
 
-def _training_rows(recording: Recording) -> NDArray[np.int64]:
+def _training_rows(recording: Recording, hold_out: int | None = None) -> NDArray[np.int64]:
     assert recording.frames is not None
     rows = np.flatnonzero(recording.frames.read("split") == TRAIN)
+    if hold_out is not None:
+        subject = recording.frames.read("subject")
+        known = np.unique(subject).tolist()
+        if hold_out not in known:
+            raise HandloomError(
+                f"The recording shows no person {hold_out} who could be held out",
+                where=str(recording.path),
+                why=f"its frames are of subject {', '.join(map(str, known))}",
+            )
+        kept = rows[subject[rows] != hold_out]
+        if len(rows) and not len(kept):
+            raise HandloomError(
+                f"Without person {hold_out} the recording has no training frames",
+                where=str(recording.path),
+                why="all of them are of that person",
+            )
+        rows = kept
     if not len(rows):
         raise HandloomError(
             "The recording has no training frames",

@@ -244,6 +244,10 @@ class Learner:
 
     # --- what a run keeps ---
 
+    def sheets(self, done: int) -> dict[str, bytes]:
+        """None: there is nothing to watch by eye."""
+        return {}
+
     def pose_net(self) -> PoseNet:
         """The inference path over the weights in training."""
         return pose_net(self.nets, self.describe())

@@ -165,6 +165,10 @@ class Learner:
                 known = label(bank, crop, geometry, images, cube_mm=cube_mm)
                 yield images.image, known.joints * (cube_mm / 2)
 
+    def sheets(self, done: int) -> dict[str, bytes]:
+        """None: there is nothing to watch by eye."""
+        return {}
+
     def pose_net(self) -> NearestNets:
         """The search itself."""
         return self.nets

@@ -195,6 +195,10 @@ class Learner:
             found += samples_of(stream.name, self.real, items[:, 0], [*(one.image for one in cuts), joints])
         return found
 
+    def sheets(self, done: int) -> dict[str, bytes]:
+        """None: there is nothing to watch by eye."""
+        return {}
+
     def pose_net(self) -> PreviewPose:
         """The inference path over the weights in training."""
         return pose_net(self.nets, self.describe())

@@ -9,7 +9,8 @@ go on with more or fewer.
 
 A run directory holds `config.yaml` (resolved; feeds a new run as it is), `data.json` (recordings used, by
 uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` and `checkpoint.pt`; where training
-stopped at a term that is not finite, `not_finite.json` with the samples of that step.
+stopped at a term that is not finite, `not_finite.json` with the samples of that step; in `samples/` pictures of what
+a generator makes, where the method has one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ CONFIG: Final = "config.yaml"
 DATA: Final = "data.json"
 METRICS: Final = "metrics.jsonl"
 LABELLED: Final = "labelled_frames.txt"
+SHEETS: Final = "samples"
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with steps done, steps in all and the latest metrics, each time these are read from the device."""
@@ -72,6 +74,9 @@ class Learner(Protocol):
 
     def samples(self, index: int, term: str) -> list[Sample]:
         """This rank's samples of a step, those that a term looks at; drawn again."""
+
+    def sheets(self, done: int) -> Mapping[str, bytes]:
+        """Pictures to keep of the run after so many steps, PNG by file name; after most steps none."""
 
     def pose_net(self) -> nn.Module:
         """The inference path over the same weights: crops (B, 1, P, P) to mm (B, J, 3) about the centre."""
@@ -315,6 +320,8 @@ def _loop(
                     file.write(json.dumps(metrics) + "\n")
                 if progress is not None:
                     progress(done, total, metrics)
+        if ranks.first:
+            _keep_sheets(run_dir, learner.sheets(done))
         if saves:
             ranks.average_statistics(learner.nets)
             ranks.from_first(partial(_save, run_dir, learner, done))
@@ -330,6 +337,12 @@ def _is_over(until: float, *, log: bool, ranks: Ranks) -> bool:
     if ranks.alone:
         return time.perf_counter() >= until
     return log and ranks.from_first(lambda: time.perf_counter() >= until)
+
+
+def _keep_sheets(run_dir: Path, sheets: Mapping[str, bytes]) -> None:
+    for name, data in sheets.items():
+        (run_dir / SHEETS).mkdir(exist_ok=True)
+        (run_dir / SHEETS / name).write_bytes(data)
 
 
 def _measured(learner: Learner, validation: Validation | None) -> float:
@@ -428,6 +441,8 @@ def _open_run(run_dir: Path, config: TrainConfig, sources: Mapping[str, Any]) ->
     run_dir.mkdir(parents=True, exist_ok=True)
     for name in (CHECKPOINT, METRICS, SAMPLES):
         (run_dir / name).unlink(missing_ok=True)
+    for picture in (run_dir / SHEETS).glob("*.png"):
+        picture.unlink()
     write_yaml(config.model_dump(mode="json"), run_dir / CONFIG)
     (run_dir / DATA).write_text(json.dumps(sources, indent=1) + "\n")
     (run_dir / LABELLED).write_text("".join(f"{frame}\n" for frame in sources["labelled_frames"]))

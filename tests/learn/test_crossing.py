@@ -382,7 +382,7 @@ def test_a_run_without_labels_learns_from_synthetic_poses(toy_data: MakeData) ->
     for index in range(run.total_steps):
         terms = run.step(index, log=True)
     assert terms["gan/diversity"] > 0
-    assert 0 <= terms["gan/accuracy"] <= 1
+    assert 0 <= terms["gan/accuracy_real"] <= 1
 
 
 def test_pos_learns_the_poses_it_is_shown(toy_data: MakeData) -> None:
