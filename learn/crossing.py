@@ -354,11 +354,8 @@ class Learner:
         place, step = self._place(done - 1)
         stage, steps = self.config.stages[place]
         epoch_steps = self._epoch_steps(stage)
-        if (
-            (self.arm.pose_only and stage != "gan")
-            or stage == "vae"
-            or step + 1 not in epochs_shown(steps, epoch_steps)
-        ):
+        generates = stage == "gan" or (stage in ("align", "joint") and not self.arm.pose_only)
+        if not generates or step + 1 not in epochs_shown(steps, epoch_steps):
             return {}
         rows = self._shown.rows(self.nets, self._image, noise_key=self._key ^ 3, space=stage != "gan")
         return {f"{stage}-{-(-(step + 1) // epoch_steps):04d}.png": sheet(rows)}
