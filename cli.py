@@ -14,6 +14,7 @@ from typing import IO, Any
 import click
 
 from .cli_capture import capture
+from .cli_latent import latent
 from .cli_learn import evaluate, label, train
 from .cli_predict import export, predict
 from .cli_store import store
@@ -96,7 +97,7 @@ def main(debug: bool) -> None:
     """Weave synthetic and unlabelled depth into a 3-D hand tracker."""
 
 
-for command in (capture, evaluate, export, hand, label, predict, store, synth, train, view):
+for command in (capture, evaluate, export, hand, label, latent, predict, store, synth, train, view):
     main.add_command(command)
 
 

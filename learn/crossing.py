@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from . import crossing_losses as losses
-from .crossing_batches import Pool, image_pool, labelled_pool, unlabelled_pool
+from .crossing_batches import Pool, Source, image_pool, labelled_pool, unlabelled_pool
+from .crossing_check import described, distances
 from .crossing_health import Played, Shown, epochs_shown, health, sheet, through_the_space
 from .crossing_nets import POSE_UNIT_MM, CrossingNets, PoseNet, stretched
 from .crossing_recipe import ARMS, CrossingConfig, Stage, after_pretraining, preset
@@ -44,6 +45,8 @@ from .updates import FiniteGuard, adam, adam_state, load_adam_state
 
 __all__ = ["Learner", "after_pretraining", "build_nets", "pose_net", "preset"]
 
+_CHECKED = 1024
+"""How many training images tell what the distance of a hand is (`crossing_check`)."""
 _STARTING_POSES = 4096
 """How many poses the principal components are taken from."""
 
@@ -63,6 +66,7 @@ class Learner:
                 fix="-o latent=20",
             )
         self.guard = FiniteGuard(data.device, ranks)
+        self._hand_check: dict[str, Any] | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
             self.nets = build_nets(self.describe()).to(data.device)
@@ -106,6 +110,8 @@ class Learner:
                 terms = self._joint_step(step, log=log)
             case "pose":
                 terms = self._pose_step(step, log=log)
+        if index + 1 == self.total_steps and not self.arm.pose_only:
+            self._hand_check = self._known_hands()
         return {"stage": float(place), "lr": rate} | terms
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -347,6 +353,20 @@ class Learner:
         error: Tensor = (self.nets.pose_of(z) - pose).norm(dim=-1).mean() * POSE_UNIT_MM
         return error
 
+    def _known_hands(self) -> dict[str, Any]:
+        """How training images come back through the shared space: captured ones as they are, else synthetic ones."""
+        data, config = self.data, self.config
+        pool, images = replace(self.seen, ranks=ALONE), "synthetic"
+        if data.real is not None and (self.arm.real or self.arm.unlabelled):
+            images = "captured"
+            frames = data.unlabelled if self.arm.unlabelled else data.labelled
+            # Around the centres as they were found: what a recording will be looked at around.
+            bank = replace(data.real, offset_mm=torch.zeros_like(data.real.offset_mm))
+            pool = Pool.of(config, "check", [Source(bank, bank.singles(frames))], config.gan_batch)
+        steps = range(max(1, min(_CHECKED // pool.batch, sum(len(part.crops) for part in pool.parts) // pool.batch)))
+        found = [distances(self.nets, self._image(pool.images(step))) for step in steps]
+        return described(torch.cat(found), images)
+
     # --- what a run keeps ---
 
     def sheets(self, done: int) -> dict[str, bytes]:
@@ -389,6 +409,7 @@ class Learner:
                 **({"averaged": True} if config.generator_average else {}),
             },
             "n_labels": data.n_labels if self.arm.real else 0,
+            "hand_check": self._hand_check,
             "config": config.model_dump(mode="json"),
             "torch": str(torch.__version__),
         }

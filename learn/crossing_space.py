@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..stores.errors import HandloomError
-from .crossing_nets import POSE_UNIT_MM, CrossingNets, stretched
-from .crossing_recipe import ARMS
+from .crossing_check import as_input, generating
+from .crossing_nets import POSE_UNIT_MM, CrossingNets
 from .model import PoseModel
 
 
@@ -33,23 +32,22 @@ class Walk:
 
 def latents_of_poses(model: PoseModel, joints_mm: Tensor) -> Tensor:
     """The latents z (B, 23) of poses (B, J, 3): the VAE's means and the palm's offset."""
-    nets = _nets(model)
+    nets = generating(model)
     with torch.no_grad():
         return nets.shared(joints_mm.to(_device(nets)) / POSE_UNIT_MM)
 
 
 def latents_of_depth(model: PoseModel, crops: Tensor) -> Tensor:
     """The latents z (B, 23) that `pos` finds in crops (B, 1, P, P)."""
-    nets = _nets(model)
-    crops = crops.to(_device(nets))
+    nets = generating(model)
     with torch.no_grad():
-        z: Tensor = nets.pos(nets.trunk(stretched(crops) if _min_max(model) else crops))
+        z: Tensor = nets.pos(nets.trunk(as_input(model, crops)))
     return z
 
 
 def show(model: PoseModel, z: Tensor) -> Walk:
     """Both forms of points z (n, 23) of the shared latent space."""
-    nets = _nets(model)
+    nets = generating(model)
     with torch.no_grad():
         return Walk(z, nets.pose_of(z) * POSE_UNIT_MM, nets.depth_of(z))
 
@@ -92,26 +90,6 @@ def reconstruct(model: PoseModel, crops: Tensor) -> Walk:
         HandloomError: the model has no generator.
     """
     return show(model, latents_of_depth(model, crops))
-
-
-def _nets(model: PoseModel) -> CrossingNets:
-    """The networks of a model that has a shared space.
-
-    Raises:
-        HandloomError: it has none, or no stage trained its generator.
-    """
-    nets = model.nets
-    if not isinstance(nets, CrossingNets) or ARMS[model.arm].pose_only:
-        raise HandloomError(
-            "This model has no generator",
-            where=f"{model.method} {model.arm}",
-            fix="handloom train crossing --arm full ...",
-        )
-    return nets
-
-
-def _min_max(model: PoseModel) -> bool:
-    return bool(model.description["normalisation"] == "min-max")
 
 
 def _device(nets: CrossingNets) -> torch.device:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from handloom.learn import crossing
 from handloom.learn.batches import Bank, bank_of
 from handloom.learn.data import TrainingData
+from handloom.learn.model import PoseModel
 from handloom.stores.camera import Camera, Rig, project
 from handloom.stores.joints import LAYOUTS, PARENTS
 from handloom.stores.reading import Resident
@@ -253,6 +255,27 @@ def write_recording(
                 }
             )
     return path
+
+
+@pytest.fixture(scope="session")
+def drawing_model() -> PoseModel:
+    """Crossing Nets that never trained but draw something for every pose, and a pose for every image."""
+    description = {
+        "method": "crossing", "preset": "quick", "arm": "full", "layout": "openxr26", "hand": "right",
+        "input_px": 32, "cube_mm": 250.0, "normalisation": "cube",
+        "architecture": {"channels": 4, "latent": 20, "hidden": 40},
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        nets = crossing.build_nets(description).train()
+        for _ in range(60):  # running statistics of their own: else every layer fades out
+            nets.pos(nets.trunk(nets.depth_of(torch.randn(32, 23), track=True), track=True), track=True)
+        nets.vae.start_from_principal_components(torch.randn(500, 78))
+        nets.vae.mean.weight.mul_(30)
+        nets.vae.open.weight.mul_(30)
+        nets.eval()
+    net = crossing.pose_net(nets, description).eval()
+    return PoseModel("crossing", "quick", "full", LAYOUTS["openxr26"], "right", 32, 250.0, net, nets, description)
 
 
 @dataclass(frozen=True)

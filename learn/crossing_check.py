@@ -1,0 +1,189 @@
+"""Which crops of a recording show no hand: depth -> pose -> depth, and how far what comes back is from what went in.
+
+`pos` finds a latent in any crop, and the generator makes a hand of any latent. Where the crop shows a hand the two
+maps agree; where it shows a desk, a face or an empty arm, no hand the model knows looks like that. The distance of an
+image, with H and H' the pixels of the two hands, is
+
+    d = 1 - |H and H'| / |H or H'| + 2 mean min((x - x')^2, 1)             (silhouettes, and eq. 6 over all pixels)
+
+The first term alone passes crops full of something, the second one empty crops; of the ways to put them together that
+were tried on validation frames of a virtual capture this one told hands best from scenes, forearms, nothing and
+shuffled pixels (benchmarks/hand_check.py). The threshold is a quantile of the training images' own distances, which a
+run measures at its end and keeps in its description ("hand_check"). It says 'unlike what the model has seen', not
+'wrong': a hand in a pose, or of a person, that training had nothing of comes back badly as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..stores.errors import HandloomError
+from .crossing_health import through_the_space
+from .crossing_losses import CLIP
+from .crossing_nets import CrossingNets, stretched
+from .crossing_recipe import ARMS
+from .inputs import READ_FRAMES, cut, recording_views, usable
+
+if TYPE_CHECKING:
+    from ..stores.recording import Recording
+    from .model import PoseModel
+
+HAND_BELOW: Final = 0.95
+"""Pixels below this belong to the hand: +1 is none, and a generator's tanh comes only near it."""
+QUANTILES: Final = (0.5, 0.9, 0.95, 0.99)
+STRICT: Final = "0.99"
+"""The quantile that is the threshold: one training image in a hundred lies above it."""
+DEPTH_WEIGHT: Final = 2.0
+BATCH: Final = 64
+
+
+def reconstruction_distance(captured: Tensor, generated: Tensor) -> Tensor:
+    """Distance d (B,) of maps (B, 1, P, P) and what came back of them; 0 where neither shows anything."""
+    ours, theirs = (captured < HAND_BELOW).flatten(1), (generated < HAND_BELOW).flatten(1)
+    common, either = (ours & theirs).sum(dim=1), (ours | theirs).sum(dim=1)
+    silhouettes = (either - common) / either.clamp(min=1)
+    return silhouettes + DEPTH_WEIGHT * ((captured - generated) ** 2).clamp(max=CLIP).flatten(1).mean(dim=1)
+
+
+def distances(nets: CrossingNets, captured: Tensor) -> Tensor:
+    """Distance d (B,) of crops (B, 1, P, P) as the networks take them."""
+    parts = [reconstruction_distance(part, through_the_space(nets, part)[1]) for part in captured.split(BATCH)]
+    return torch.cat(parts) if parts else captured.new_zeros(0)
+
+
+def described(found: Tensor, images: str) -> dict[str, Any]:
+    """What a model keeps of its training images' distances (N,)."""
+    values = np.quantile(found.cpu().double().numpy(), QUANTILES)
+    return {
+        "images": images,
+        "count": len(found),
+        "quantiles": {f"{q:g}": round(float(v), 6) for q, v in zip(QUANTILES, values, strict=True)},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class HandCheck:
+    """The distance of every image of a recording whose hand was found."""
+
+    threshold: float
+    distance: NDArray[np.float64]
+    """(N,)."""
+    frame_id: NDArray[np.uint64]
+    """(N,)."""
+    view: NDArray[np.int64]
+    """(N,) camera."""
+    cameras: tuple[str, ...]
+    unlooked: int
+    """Images without a centre to look around."""
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """(N,) which lie above the threshold."""
+        return np.asarray(self.distance > self.threshold)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the images that are flagged, the farthest first."""
+        order = [int(i) for i in np.argsort(-self.distance, kind="stable") if self.flagged[i]]
+        return {
+            "images": len(self.distance),
+            "without_a_centre": self.unlooked,
+            "threshold": self.threshold,
+            "median": float(np.median(self.distance)) if len(self.distance) else None,
+            "flagged": [
+                {
+                    "frame": int(self.frame_id[i]),
+                    "camera": self.cameras[self.view[i]],
+                    "distance": round(float(self.distance[i]), 4),
+                }
+                for i in order
+            ],
+        }
+
+    def lines(self, *, shown: int = 20) -> list[str]:
+        """What a terminal shows."""
+        said = self.to_dict()
+        flagged = said["flagged"]
+        lines = [
+            f"{len(flagged)} of {said['images']} images come back unlike any hand of the training "
+            f"(distance above {self.threshold:.3f})"
+        ]
+        lines += [f"  frame {one['frame']} {one['camera']}: {one['distance']:.3f}" for one in flagged[:shown]]
+        if len(flagged) > shown:
+            lines.append(f"  ... and {len(flagged) - shown} more; --json lists them all")
+        if self.unlooked:
+            lines.append(f"{self.unlooked} images have no centre to look around: handloom capture locate finds them")
+        return lines
+
+
+def check_hands(
+    model: PoseModel, recording: Recording, *, progress: Callable[[int, int], None] | None = None
+) -> HandCheck:
+    """Send every crop of a recording through the shared space, as `predict` would cut it around its stored centre.
+
+    Raises:
+        HandloomError: the model has no generator, or was trained before models kept their own distances.
+    """
+    nets = generating(model)
+    kept: Mapping[str, Any] | None = model.description.get("hand_check")
+    if not kept:
+        raise HandloomError(
+            "The model does not say how its training images come back",
+            where=f"{model.method} {model.arm}",
+            why="it was trained by an earlier version, or its run is not finished",
+            fix="train it again, or finish it with --resume",
+        )
+    mirrored = recording.hand != model.hand
+    found: list[Tensor] = []
+    place: list[tuple[int, int]] = []
+    unlooked = 0
+    for start in range(0, recording.n_frames, READ_FRAMES):
+        stop = min(start + READ_FRAMES, recording.n_frames)
+        crops = []
+        for _, view in recording_views(recording, start, stop):
+            if view.center_mm is None or not usable(view.center_mm):
+                unlooked += 1
+                continue
+            crop = cut(view, view.center_mm, input_px=model.input_px, cube_mm=model.cube_mm)
+            crops.append(crop[:, ::-1].copy() if mirrored else crop)
+            place.append((view.frame, view.view))
+        if crops:
+            found.append(distances(nets, as_input(model, torch.from_numpy(np.stack(crops)[:, None]))))
+        if progress is not None:
+            progress(stop, recording.n_frames)
+    return HandCheck(
+        float(kept["quantiles"][STRICT]),
+        torch.cat(found).double().cpu().numpy() if found else np.zeros(0),
+        np.array([frame for frame, _ in place], np.uint64),
+        np.array([view for _, view in place], np.int64),
+        recording.rig.names,
+        unlooked,
+    )
+
+
+def generating(model: PoseModel) -> CrossingNets:
+    """The networks of a model that has a shared space.
+
+    Raises:
+        HandloomError: it has none, or no stage trained its generator.
+    """
+    nets = model.nets
+    if not isinstance(nets, CrossingNets) or ARMS[model.arm].pose_only:
+        raise HandloomError(
+            "This model has no generator",
+            where=f"{model.method} {model.arm}",
+            fix="handloom train crossing --arm full ...",
+        )
+    return nets
+
+
+def as_input(model: PoseModel, crops: Tensor) -> Tensor:
+    """Crops (B, 1, P, P) on the model's device, normalised as its networks were taught."""
+    crops = crops.to(next(model.nets.parameters()).device)
+    return stretched(crops) if model.description["normalisation"] == "min-max" else crops
