@@ -18,9 +18,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from gap import Sizes, half_width, make_data
-
 import numpy as np
+from gap import Sizes, half_width, make_data
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
