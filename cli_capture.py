@@ -198,7 +198,7 @@ def capture_import(folder: Path, out: Path, dataset: Any, overwrite: bool, **giv
             recording = import_dataset(folder, out, dataset=dataset, overwrite=overwrite, progress=report, **given)
     click.echo(f"{out}: {recording.n_frames} frames of {recording.n_views} cameras")
     if recording.crops is not None:
-        print_next(f"handloom synth twin {out} --out twins.zarr")
+        print_next(f"handloom synth twin --real {out} --out twins.zarr")
     else:
         print_next(f"handloom capture locate {out}")
 

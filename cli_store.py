@@ -307,7 +307,7 @@ def store_label(
         for finding in done.findings:
             click.echo("\n".join(finding.lines()))
         print_next(
-            f"handloom synth twin {recording} --out twins.zarr",
+            f"handloom synth twin --real {recording} --out twins.zarr",
             f"handloom train murauer --preset quick --synth S.zarr --synth twins.zarr --real {recording} "
             f"--labels {done.training} --run runs/full",
         )

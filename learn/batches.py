@@ -130,7 +130,8 @@ def _columns(
     t, v = data.crop.shape[:2]
     cameras = data.rig.cameras
     joints = np.full((t, len(layout) if layout else 0, 3), np.nan, np.float32)
-    if layout is not None and data.joints is not None and data.layout is not None:
+    wanted = seen is None or seen.any()  # labels that nobody may see need not convert
+    if wanted and layout is not None and data.joints is not None and data.layout is not None:
         joints = convert_layout(data.joints, data.layout, layout)
         if seen is not None:
             joints[~seen] = np.nan

@@ -57,14 +57,7 @@ class Learner:
     def __init__(self, config: CrossingConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
         as_written(config, "A run of Crossing Nets")
         self.config, self.data, self.arm, self.ranks = config, data, ARMS[config.arm], ranks
-        joints = len(data.layout)
-        if config.latent > 3 * joints:
-            raise HandloomError(
-                f"A latent of {config.latent} dimensions is larger than the pose itself",
-                where="key 'latent'",
-                why=f"the {joints} joints of layout '{data.layout.name}' are {3 * joints} numbers",
-                fix="-o latent=20",
-            )
+        check_latent(config, data)
         self.guard = FiniteGuard(data.device, ranks)
         self._hand_check: dict[str, Any] | None = None
         with torch.random.fork_rng(devices=[]):
@@ -439,6 +432,35 @@ class Learner:
         self._enter(state["stage"])
         for name, optimizer in self._optimizers.items():
             load_adam_state(optimizer, state["optimizers"][name])
+
+
+def check_latent(config: CrossingConfig, data: TrainingData) -> None:
+    """Refuse a latent that has more dimensions than a pose about its palm.
+
+    Raises:
+        HandloomError: it has.
+    """
+    free = 3 * (len(data.layout) - 1)
+    if config.latent > free:
+        raise HandloomError(
+            f"A latent of {config.latent} dimensions is larger than the pose itself",
+            where="key 'latent'",
+            why=f"the {len(data.layout)} joints of layout '{data.layout.name}' are {free} numbers about the palm",
+            fix=f"-o latent={min(20, free)}",
+        )
+
+
+def check_data(config: CrossingConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+    """Refuse what no step could be made of; `data` may lack its images.
+
+    Raises:
+        HandloomError: the latent is too large, no frame shows a whole pose, or the ranks cannot share the batch.
+    """
+    check_latent(config, data)
+    labelled_pool(config, data, "poses", config.vae_batch, images=False, ranks=ranks)
+    labelled_pool(config, data, "labelled", config.batch, ranks=ranks)
+    unlabelled_pool(config, data, "unlabelled", ranks)
+    image_pool(config, data, "images", ranks)
 
 
 def _parameters(optimizer: torch.optim.Adam) -> list[Tensor]:

@@ -1,12 +1,13 @@
 """From recordings to what a training run may see: checked, cut to the train split, labels hidden.
 
-Everything a user can get wrong about the data is found here, before the first step. Labels outside the chosen
-subset do not reach the device: the training code could not use them if it tried.
+Everything a user can get wrong about the data is found here, before the first step and before the first image is
+read: images of a large set take minutes, all else seconds. Labels outside the chosen subset do not reach the
+device: the training code could not use them if it tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..stores.errors import HandloomError
-from ..stores.joints import Layout, layout_named
+from ..stores.joints import Layout
 from ..stores.lineage import usable_twins
 from ..stores.pool import Source, row_bytes, shared_columns
 from ..stores.reading import Resident, load_resident
 from ..stores.recording import Recording, open_recording
 from .batches import LOCATED, Bank, bank_of, cut, label, still
-from .config import Needs, TrainConfig
+from .config import TrainConfig
+from .given import check_agreement, check_presence, has_twins, layout_of, no_labels, twin_command, twins_for
 from .pooled import Pooling
 from .sampling import key_of, subset
 
@@ -64,23 +66,36 @@ class TrainingData:
 
 
 def load_training_data(
-    config: TrainConfig, *, synth: Sequence[Path], real: Path | None, device: torch.device
+    config: TrainConfig,
+    *,
+    synth: Sequence[Path],
+    real: Path | None,
+    device: torch.device,
+    check: Callable[[TrainingData], object] | None = None,
 ) -> TrainingData:
     """Read and check the recordings an arm uses.
 
     A recording in `synth` that carries twins is used as the twins of `real`, every other as synthetic data.
 
+    Args:
+        config: of the run.
+        synth: synthetic recordings.
+        real: the captured one.
+        device: where the data will lie.
+        check: what a method asks of the data; called with all but the images, before these are read.
+
     Raises:
-        HandloomError: something the arm needs is missing, or two recordings do not go together.
+        HandloomError: something the arm needs is missing, or two recordings do not go together; or `check` raises.
     """
     needs = config.needs
     sets = [open_recording(path) for path in synth]
     captured = open_recording(real) if real is not None and needs.real else None
     plain = [s for s in sets if not has_twins(s)] if needs.synth else []
-    twins = _twins_for(captured, [s for s in sets if has_twins(s)]) if needs.twins else []
-    _check_presence(config, needs, plain, captured)
+    twins = twins_for(captured, [s for s in sets if has_twins(s)]) if needs.twins else []
+    check_presence(config, needs, plain, captured)
     used = [*plain, *twins, *([captured] if captured else [])]
-    _check_agreement(used, needs, plain, captured)
+    check_agreement(config, used, plain, captured)
+
     if config.hold_out is not None and captured is None:
         raise HandloomError(
             "A held-out person is one of the real recording, and this run takes none",
@@ -88,26 +103,51 @@ def load_training_data(
             fix="leave --hold-out away, or take an arm that learns from --real",
         )
 
-    real_data = _load_training_rows(captured, hold_out=config.hold_out) if captured else None
-    chosen, unsure = np.zeros(0, np.int64), 0
-    if real_data is not None and captured is not None:
-        chosen = _choose_labels(config, real_data, captured)
-        real_data, unsure = _without_unsure_centers(real_data, captured, config.min_center_score, kept=chosen)
-    if needs.labels and not len(chosen):
-        raise HandloomError(
-            f"The arm '{config.arm}' learns from labelled real frames, and there are none to learn from",
-            where=str(real),
-            fix="give --labels a number above 0 and a recording with labels",
-        )
-    if needs.twins and len(chosen) and not twins:
+    seen = _load_training_rows(captured, images=False, hold_out=config.hold_out) if captured else None
+    chosen = (
+        _choose_labels(config, seen, captured) if seen is not None and captured is not None else np.zeros(0, np.int64)
+    )
+    if captured is not None and needs.labels and not len(chosen):
+        raise no_labels(config, captured)
+    if captured is not None and needs.twins and len(chosen) and not twins:
         raise HandloomError(
             "The labelled real frames have no synthetic twins",
-            where=str(real),
+            where=str(captured.path),
             why=f"the arm '{config.arm}' compares each labelled frame with its twin",
-            fix=f"handloom synth twin {real} --out TWINS.zarr, then give --synth TWINS.zarr as well",
+            fix=twin_command(captured),
         )
-    layout = _layout(config, plain, captured, labelled=len(chosen) > 0)
-    located = _located(config, real_data)
+    plan = _Plan(
+        plain=plain,
+        captured=captured,
+        chosen=chosen,
+        twins=_twin_rows(twins, captured, seen.frame_id[chosen]) if seen is not None and len(chosen) else [],
+        layout=layout_of(config, plain, twins, captured, labelled=len(chosen) > 0),
+        located=_located(config, seen),
+        pooling=_pooling(config, plain),
+    )
+    if check is not None:
+        check(_assemble(config, plan, device, images=False))
+    return _assemble(config, plan, device, images=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What will be read, and of whom."""
+
+    plain: Sequence[Recording]
+    captured: Recording | None
+    chosen: NDArray[np.int64]
+    """Training rows of `captured` whose labels may be seen."""
+    twins: Sequence[tuple[Recording, NDArray[np.int64], list[int]]]
+    """Rows of each recording of twins, and the frame that each shows."""
+    layout: Layout
+    located: bool
+    pooling: Pooling | None
+
+
+def _assemble(config: TrainConfig, plan: _Plan, device: torch.device, *, images: bool) -> TrainingData:
+    """The data of a plan; without `images` its banks hold none, and it costs seconds whatever the size."""
+    captured, chosen, layout = plan.captured, plan.chosen, plan.layout
 
     def bank(data: Sequence[Resident], *, real: bool, labelled: NDArray[np.bool_] | None = None) -> Bank:
         return bank_of(
@@ -116,46 +156,39 @@ def load_training_data(
             labelled=None if labelled is None else [labelled],
             offset_true_mm=config.offset_true_mm,
             offset_located_mm=config.offset_located_mm,
-            located=located and not real,
+            located=plan.located and not real,
             device=device,
         )
 
-    pooling = _pooling(config, plain)
-    kept = [_load_training_rows(r, images=pooling is None) for r in plain]
-    synth_bank = bank(kept, real=False) if plain else None
-    real_bank, missed, unlabelled = None, 0, np.zeros(0, np.int64)
-    if real_data is not None:
-        count = len(real_data)
-        real_bank = bank([real_data], real=True, labelled=np.isin(np.arange(count), chosen))
+    kept = [_load_training_rows(r, images=images and plan.pooling is None) for r in plan.plain]
+    synth_bank = bank(kept, real=False) if plan.plain else None
+    real_bank, missed, unsure, unlabelled = None, 0, 0, np.zeros(0, np.int64)
+    if captured is not None:
+        data = _load_training_rows(captured, images=images, hold_out=config.hold_out)
+        data, unsure = _without_unsure_centers(data, captured, config.min_center_score, kept=chosen)
+        count = len(data)
+        real_bank = bank([data], real=True, labelled=np.isin(np.arange(count), chosen))
         real_bank, missed = _without_missed_hands(real_bank, layout, cube_mm=config.cube_mm)
         share = round(config.unlabelled_share * count)
         unlabelled = np.union1d(subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen)
     twin_bank, twin_of = None, np.full(len(chosen), -1, np.int64)
-    if twins and real_bank is not None and len(chosen):
-        wanted = real_bank.frame_id[chosen]
-        data = [made for twin in twins if (made := _load_twins(twin, captured, wanted)) is not None]
-        if not data:
-            raise HandloomError(
-                "None of the labelled frames in use has a twin in the recordings given",
-                where=", ".join(str(t.path) for t in twins),
-                fix=f"handloom synth twin {real} --out TWINS.zarr",
-            )
-        twin_bank = bank([rows for rows, _ in data], real=False)
-        place = {frame: i for i, frame in enumerate(chain.from_iterable(shown for _, shown in data))}
-        twin_of = np.array([place.get(int(f), -1) for f in wanted], np.int64)
+    if plan.twins and real_bank is not None:
+        twin_bank = bank([load_resident(r, rows=rows, images=images) for r, rows, _ in plan.twins], real=False)
+        place = {frame: i for i, frame in enumerate(chain.from_iterable(shown for _, _, shown in plan.twins))}
+        twin_of = np.array([place.get(int(f), -1) for f in real_bank.frame_id[chosen]], np.int64)
     sources: dict[str, Any] = {
-        "synth": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in plain],
-        "twins": [{"path": str(s.path), "uuid": s.uuid, "frames": s.n_frames} for s in twins],
-        "real": {"path": str(captured.path), "uuid": captured.uuid, "frames": captured.n_frames} if captured else None,
+        "synth": [_source(recording) for recording in plan.plain],
+        "twins": [_source(recording) for recording, _, _ in plan.twins],
+        "real": _source(captured) if captured else None,
         "labelled_frames": [int(f) for f in real_bank.frame_id[chosen]] if real_bank else [],
         "labelled_crops_off_the_hand": missed,
         "crops_of_low_score": unsure,
-        "centers": "located" if located else "true",
-        "images": "in memory" if pooling is None else f"pool of {pooling.memory_mb:g} MB",
+        "centers": "located" if plan.located else "true",
+        "images": "in memory" if plan.pooling is None else f"pool of {plan.pooling.memory_mb:g} MB",
     }
     return TrainingData(
         layout=layout,
-        hand=used[0].hand,
+        hand=(captured or plan.plain[0]).hand,
         synth=synth_bank,
         twins=twin_bank,
         real=real_bank,
@@ -163,8 +196,12 @@ def load_training_data(
         twin_of=torch.from_numpy(twin_of).to(device),
         unlabelled=torch.from_numpy(unlabelled).to(device),
         sources=sources,
-        pooling=pooling,
+        pooling=plan.pooling,
     )
+
+
+def _source(recording: Recording) -> dict[str, Any]:
+    return {"path": str(recording.path), "uuid": recording.uuid, "frames": recording.n_frames}
 
 
 def _pooling(config: TrainConfig, plain: Sequence[Recording]) -> Pooling | None:
@@ -176,96 +213,29 @@ def _pooling(config: TrainConfig, plain: Sequence[Recording]) -> Pooling | None:
     return Pooling(sources, config.memory_mb, config.seed) if size > config.memory_mb * 1e6 else None
 
 
-def has_twins(recording: Recording) -> bool:
-    """Whether its rows are the synthetic twins of another recording's frames."""
-    return recording.labels is not None and "twin" in recording.labels.columns
-
-
-def _twins_for(real: Recording | None, twins: Sequence[Recording]) -> list[Recording]:
-    """Those of this real recording's frames; a set made for another one is an error, not a silent loss."""
-    if real is None:
-        return []
-    for recording in twins:
-        usable_twins(recording, real)
-    return list(twins)
-
-
-def _load_twins(
-    recording: Recording, real: Recording | None, wanted: NDArray[np.uint64]
-) -> tuple[Resident, list[int]] | None:
-    """The twins of the `wanted` frames of `real`, and which frame each shows; None where it has none of them.
+def _twin_rows(
+    twins: Sequence[Recording], real: Recording | None, wanted: NDArray[np.uint64]
+) -> list[tuple[Recording, NDArray[np.int64], list[int]]]:
+    """Of each set the rows that show the `wanted` frames of `real`, and which; sets without any are left out.
 
     Others are not read: a labelled frame without a twin takes another's, and that must not be the pose of a frame
     whose label is not to be seen.
     """
     assert real is not None
-    assert recording.labels is not None
-    ids, here = usable_twins(recording, real).translated(recording.labels.read("twin"))
-    rows = np.flatnonzero(here & np.isin(ids, wanted))
-    return (load_resident(recording, rows=rows), ids[rows].tolist()) if len(rows) else None
-
-
-def _check_presence(config: TrainConfig, needs: Needs, plain: Sequence[Recording], real: Recording | None) -> None:
-    where = f"arm '{config.arm}'"
-    if needs.synth and not plain:
+    found = []
+    for recording in twins:
+        assert recording.labels is not None
+        ids, here = usable_twins(recording, real).translated(recording.labels.read("twin"))
+        rows = np.flatnonzero(here & np.isin(ids, wanted))
+        if len(rows):
+            found.append((recording, rows, ids[rows].tolist()))
+    if twins and not found:
         raise HandloomError(
-            "This arm learns from synthetic data, and none is given",
-            where=where,
-            fix="handloom synth run --out S.zarr --frames 10000, then --synth S.zarr",
+            "None of the labelled frames in use has a twin in the recordings given",
+            where=", ".join(str(t.path) for t in twins),
+            fix=twin_command(real),
         )
-    if needs.real and real is None:
-        raise HandloomError(
-            "This arm learns from a real recording, and none is given",
-            where=where,
-            fix="give --real R.zarr, or take --arm synthetic-only",
-        )
-    for recording in [*plain, *([real] if real else [])]:
-        if recording.crops is None:
-            raise HandloomError(
-                "The recording has no crops to train from",
-                where=str(recording.path),
-                fix=f"handloom capture locate {recording.path}",
-            )
-    for recording in plain:
-        if recording.labels is None:
-            raise HandloomError("The synthetic recording has no labels", where=str(recording.path))
-
-
-def _check_agreement(
-    used: Sequence[Recording], needs: Needs, plain: Sequence[Recording], real: Recording | None
-) -> None:
-    sides = {r.crops.columns["crop"].shape[-1]: r for r in used if r.crops is not None}
-    if len(sides) > 1:
-        (a, first), (b, second) = list(sides.items())[:2]
-        raise HandloomError(
-            "The recordings have crops of different sizes",
-            where=f"{first.path} and {second.path}",
-            why=f"{a} px and {b} px",
-            fix="locate or render one of them again with the other's crop size",
-        )
-    hands = {r.hand: r for r in used}
-    if len(hands) > 1:
-        raise HandloomError(
-            "The recordings show different hands",
-            where=" and ".join(str(r.path) for r in hands.values()),
-            why=" and ".join(hands),
-            fix="train one model for each hand",
-        )
-    if len({r.n_views for r in plain}) > 1:
-        raise HandloomError(
-            "The synthetic recordings have different numbers of cameras",
-            where=", ".join(f"{r.path}: {r.n_views}" for r in plain),
-            fix="render them with one rig",
-        )
-    if needs.pairs:
-        for recording in [*plain, *([real] if real else [])]:
-            if recording.n_views < 2:
-                raise HandloomError(
-                    "View prediction needs frames seen by at least two cameras",
-                    where=str(recording.path),
-                    why="the recording has one view",
-                    fix="take an arm without it, such as --arm +distribution-matching",
-                )
+    return found
 
 
 def _load_training_rows(recording: Recording, *, images: bool = True, hold_out: int | None = None) -> Resident:
@@ -377,26 +347,6 @@ def read_frame_ids(path: Path) -> NDArray[np.uint64]:
         ) from error
 
 
-def _layout(config: TrainConfig, plain: Sequence[Recording], real: Recording | None, *, labelled: bool) -> Layout:
-    sources = [*([real] if real and labelled else []), *plain]
-    known = [(r, r.layout) for r in sources if r.layout is not None]
-    if config.layout is not None:
-        target = layout_named(config.layout)
-    elif known:
-        target = known[0][1]
-    else:
-        target = layout_named("openxr26")
-    for recording, layout in known:
-        if layout.name not in (target.name, "openxr26"):
-            raise HandloomError(
-                f"Labels in layout '{layout.name}' cannot train a model of '{target.name}'",
-                where=str(recording.path),
-                why="only the 26 canonical joints (openxr26) convert to other layouts",
-                fix=f"--layout {layout.name}",
-            )
-    return target
-
-
 def _located(config: TrainConfig, real: Resident | None) -> bool:
     """Whether the crops a model will meet have located centres."""
     if config.centers != "auto":
@@ -427,24 +377,40 @@ class Validation:
         return float(torch.cat(errors).mean())
 
 
-def load_validation(path: Path, config: TrainConfig, data: TrainingData) -> Validation:
-    """The validation recording of a run, in the layout of its training data.
+def open_validation(path: Path, layout: Layout) -> Recording:
+    """The validation recording of a run that predicts the points of `layout`.
 
     Raises:
         HandloomError: it has no labels or crops, or its layout does not go with the model's.
     """
     recording = open_recording(path)
     if recording.crops is None or recording.labels is None or recording.layout is None:
+        lacks, command = "labels", f"handloom label {path} --select 100 --out labels"
+        if recording.crops is None:
+            lacks, command = "crops", f"handloom capture locate {path}"
         raise HandloomError(
             "The validation recording needs crops and labels",
-            where=str(path),
-            fix=f"handloom capture locate {path}, and labels by store label",
+            where=f"--val {path}",
+            why=f"it has no {lacks}",
+            fix=command,
         )
-    if recording.layout.name not in (data.layout.name, "openxr26"):
+    if recording.layout.name not in (layout.name, "openxr26"):
         raise HandloomError(
-            f"The validation labels are '{recording.layout.name}', the model predicts '{data.layout.name}'",
-            where=str(path),
+            f"The validation labels are '{recording.layout.name}', the model predicts '{layout.name}'",
+            where=f"--val {path}",
+            why="only the 26 canonical joints (openxr26) convert to other layouts",
+            fix=f"--layout {recording.layout.name}, or another --val",
         )
+    return recording
+
+
+def load_validation(path: Path, config: TrainConfig, data: TrainingData) -> Validation:
+    """The validation recording of a run, in the layout of its training data.
+
+    Raises:
+        HandloomError: as `open_validation`.
+    """
+    recording = open_validation(path, data.layout)
     resident = load_resident(recording)
     bank = bank_of(
         [resident],

@@ -313,6 +313,15 @@ class Learner:
             load_adam_state(getattr(self, name), state[name])
 
 
+def check_data(config: MurauerConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+    """Refuse what no step could be made of; `data` may lack its images.
+
+    Raises:
+        HandloomError: a sub-batch has no image, a camera is not there, or the ranks cannot share the batch.
+    """
+    Batches(config, data, Volume.of(data.synth, data.real), ranks)
+
+
 def build_nets(description: Mapping[str, Any]) -> MurauerNets:
     """The five networks of a described model, with fresh weights from PyTorch's generator."""
     return MurauerNets(

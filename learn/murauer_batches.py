@@ -99,11 +99,17 @@ def make_stream(
         return None
     if not len(items):
         pairs = " from both cameras of a pair" if name.startswith("view") else ""
+        why, fix = f"no training frame has an image of a located hand{pairs}", "look at it: handloom store info"
+        if name in REAL and round(config.unlabelled_share * bank.frames) == 0:
+            why, fix = (
+                f"unlabelled_share = {config.unlabelled_share:g} leaves none of its {bank.frames} frames",
+                ("-o unlabelled_share=1, or an arm without unlabelled frames: --arm real+synthetic"),
+            )
         raise HandloomError(
             f"There is no image for the sub-batch '{name}'",
             where="the real recording" if name in REAL else "the synthetic recordings",
-            why=f"no training frame has an image of a located hand{pairs}",
-            fix="look at what is there: handloom store info",
+            why=why,
+            fix=fix,
         )
     ranks.size(size, what=name)
     key = key_of(config.seed, name)

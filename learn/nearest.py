@@ -20,7 +20,7 @@ from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from .batches import cut, label, still
 from .config import Memory, Needs, TrainConfig
-from .crossing_batches import labelled_sources
+from .crossing_batches import Source, labelled_sources
 from .data import TrainingData
 from .device import as_written
 from .pooled import refuse_pool
@@ -98,24 +98,40 @@ class NearestNets(nn.Module):
         return self.joints_mm[distance.argmin(dim=1)]
 
 
+def check_data(config: NearestConfig, data: TrainingData, ranks: Ranks = ALONE) -> list[Source]:
+    """What the search looks at; `data` may lack its images.
+
+    Raises:
+        HandloomError: several processes, images in a pool, or fewer than two labelled images.
+    """
+    if not ranks.alone:
+        raise HandloomError(
+            "A nearest-neighbour search is made by one process",
+            why=f"it was started in {ranks.count}, and there is nothing to share",
+            fix="start it without torchrun: handloom train crossing --arm nearest ...",
+        )
+    refuse_pool(data.pooling, what="A nearest-neighbour search")
+    sources = labelled_sources(data, synth=config.needs.synth, real=True)
+    known = sum(len(source.crops) for source in sources)
+    if known < 2:
+        raise HandloomError(
+            "A nearest-neighbour search needs at least two labelled images",
+            where=f"arm '{config.arm}'",
+            why=f"there {'is one' if known else 'are none'}",
+            fix="give a larger --labels, or --arm nearest with --synth S.zarr",
+        )
+    return sources
+
+
 class Learner:
     """The search in training (`train.Learner`): one step that looks at every labelled crop."""
 
     def __init__(self, config: NearestConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
         as_written(config, "A nearest-neighbour search")
         self.config, self.data = config, data
-        if not ranks.alone:
-            raise HandloomError(
-                "A nearest-neighbour search is made by one process",
-                why=f"it was started in {ranks.count}, and there is nothing to share",
-                fix="start it without torchrun: handloom train crossing --arm nearest ...",
-            )
-        refuse_pool(data.pooling, what="A nearest-neighbour search")
+        self.sources = check_data(config, data, ranks)
         self.guard = FiniteGuard(data.device)
-        self.sources = labelled_sources(data, synth=config.needs.synth, real=True)
         self.known = sum(len(source.crops) for source in self.sources)
-        if self.known < 2:
-            raise HandloomError("A nearest-neighbour search needs at least two labelled images")
         self.components = min(config.components, self.known - 1, config.input_px**2)
         self.nets = build_nets(self.describe()).to(data.device)
 

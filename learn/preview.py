@@ -132,18 +132,9 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
             self.nets = build_nets(self.describe()).to(data.device)
-        half = config.batch // 2 if data.n_labels else config.batch
-        self.streams = [self._stream("view_real", data.unlabelled, half)]
-        if data.n_labels:
-            self.streams.append(self._stream("labelled", data.labelled, config.batch - half))
+        self.streams = streams_of(config, data, ranks)
         self.optimizer = adam(self.nets.parameters(), weight_decay=config.weight_decay)
         self.groups = Groups.of([config.batch // ranks.count], [True], domains=1, device=data.device)
-
-    def _stream(self, name: str, frames: Tensor, size: int) -> Stream:
-        pairs = pairs_of(self.real, frames, self.config.view_pair)
-        stream = make_stream(self.config, name, self.real, pairs, size, turns=False, ranks=self.ranks)
-        assert stream is not None
-        return stream
 
     @property
     def total_steps(self) -> int:
@@ -230,6 +221,33 @@ class Learner:
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Undo `training_state`."""
         load_adam_state(self.optimizer, state["optimizer"])
+
+
+def streams_of(config: PreviewConfig, data: TrainingData, ranks: Ranks) -> list[Stream]:
+    """Pairs of any frames, and of labelled ones if there are any.
+
+    Raises:
+        HandloomError: there is no pair, or the ranks cannot share the batch.
+    """
+    half = config.batch // 2 if data.n_labels else config.batch
+    parts = [("view_real", data.unlabelled, half)]
+    parts += [("labelled", data.labelled, config.batch - half)] if data.n_labels else []
+    made = []
+    for name, frames, size in parts:
+        pairs = pairs_of(data.real, frames, config.view_pair)
+        stream = make_stream(config, name, data.real, pairs, size, turns=False, ranks=ranks)
+        assert stream is not None
+        made.append(stream)
+    return made
+
+
+def check_data(config: PreviewConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
+    """Refuse what no step could be made of; `data` may lack its images.
+
+    Raises:
+        HandloomError: as `streams_of`.
+    """
+    streams_of(config, data, ranks)
 
 
 def build_nets(description: Mapping[str, Any]) -> PreviewNets:

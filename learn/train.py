@@ -1,7 +1,8 @@
 """The loop both methods share: steps, log, checkpoints, resume.
 
-A method's module brings a configuration (`preset`, `after_pretraining`), a `Learner`, and for those who load
-a model `build_nets` and `pose_net`; everything else is here. Draws and noise are functions of (seed, step):
+A method's module brings a configuration (`preset`, `after_pretraining`), `check_data`, which refuses data before
+their images are read, a `Learner`, and for those who load a model `build_nets` and `pose_net`; everything else is
+here. Draws and noise are functions of (seed, step):
 what a resume needs is weights, optimisers and the number of the next step: on the CPU a run that was killed
 and resumed ends with the same bits as one that was not (same machine, versions and thread count). Several
 processes share each step's samples (`ranks.py`); a checkpoint does not know how many there were, so a run may
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from ..stores.config import checked, read_yaml, write_yaml
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .config import HOW, TrainConfig
-from .data import Validation, load_training_data, load_validation
+from .data import TrainingData, Validation, load_training_data, load_validation, open_validation
 from .model import CHECKPOINT, method_module, read_checkpoint, write_checkpoint
 from .pooled import with_memory
 from .ranks import Launch, Ranks, joined, launched, stopped_with
@@ -160,13 +161,20 @@ def train(
         ranks.agree({f"value of '{name}'": str(value) for name, value in config.model_dump().items()})
         given, first_run = config, run_dir if continued else None
         config = ranks.from_first(lambda: _settled(given, synth, init, device, first_run, processes=launch.local_count))
-        data = ranks.together(lambda: load_training_data(config, synth=synth, real=real, device=device))
+        method = method_module(config.method, config.arm)
+
+        def check(data: TrainingData) -> None:
+            method.check_data(config, data, ranks)
+            if val is not None and ranks.first:
+                open_validation(val, data.layout)
+
+        data = ranks.together(lambda: load_training_data(config, synth=synth, real=real, device=device, check=check))
         ranks.agree({"data": str({name: _identity(entry) for name, entry in data.sources.items()})})
         # Rank 0 measures for all.
         validation = ranks.together(
             lambda: load_validation(val, config, data) if val is not None and ranks.first else None
         )
-        learner: Learner = ranks.together(lambda: method_module(config.method, config.arm).Learner(config, data, ranks))
+        learner: Learner = ranks.together(lambda: method.Learner(config, data, ranks))
         sources = data.sources | {"val": str(val) if val else None, "init": str(init) if init else None}
         first = 0
         if continued:

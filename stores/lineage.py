@@ -86,7 +86,7 @@ def twin_descent(twins: Recording, real: Recording) -> Descent:
             "These twins belong to another recording",
             where=str(twins.path),
             why=f"their frames are those of {of}, not of {real.path} ({real.uuid})",
-            fix=f"handloom synth twin {real.path} --out TWINS.zarr",
+            fix=f"handloom synth twin --real {real.path} --out TWINS.zarr",
         )
     return found
 

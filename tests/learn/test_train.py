@@ -353,7 +353,7 @@ REFUSALS: list[tuple[dict[str, Any], list[str], str | None, str, str]] = [
     ({"arm": "real-only"}, [], "unlabelled", "more labelled frames", "0 to 0"),
     (N0, ["mono"], "real", "at least two cameras", "+distribution"),
     (N0, ["synth"], "mono", "at least two cameras", "one view"),
-    (N0, ["synth"], "left", "different hands", "one model"),
+    (N0, ["synth"], "left", "different hands", "--side left"),
     (N0, ["synth"], "small", "different sizes", "96 px"),
     ({"arm": "full", "labels": 3}, ["synth", "alien"], "real", "another recording", "synth twin"),
     (N0, ["synth", "mono"], "real", "numbers of cameras", "one rig"),
