@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -285,7 +286,7 @@ def test_one_grouped_pass_is_a_pass_for_each_group(sizes: tuple[int, ...], domai
 
     def groups(n: tuple[int, ...], domain: tuple[bool, ...]) -> Groups:
         made = Groups.of(n, domain, domains=domains, device="cpu")
-        return Groups(made.sizes, made.weight.double(), made.keep.double())
+        return replace(made, weight=made.weight.double(), keep=made.keep.double())
 
     images, told = torch.randn(sum(sizes), 1, 32, 32).double(), torch.randn(sum(sizes), 3).double()
     images[sizes[0] :] *= 3

@@ -91,8 +91,8 @@ def watch(learner: Any, *, updating: Iterable[str] = ()) -> Watched:
     parameters = dict(learner.nets.named_parameters())
     update = learner.guard.update
 
-    def check(step: int, terms: Mapping[str, Tensor]) -> None:
-        for said, term in terms.items():
+    def check(*given: Any) -> None:
+        for said, term in given[-1].items():
             name = said.removesuffix(" loss")
             if not said.endswith(" loss") or name in seen.terms:
                 continue
@@ -100,11 +100,11 @@ def watch(learner: Any, *, updating: Iterable[str] = ()) -> Watched:
             seen.terms[name] = float(term.detach())
             seen.of_term[name] = {n: s for n, s in zip(parameters, slopes, strict=True) if s is not None}
 
-    def keep(optimizer: torch.optim.Adam, lr: float, step: int, *, name: str) -> None:
+    def keep(optimizer: torch.optim.Adam, *given: Any, name: str, **options: Any) -> None:
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         seen.given[name] = {names[id(p)]: p.grad.clone() for p in trained if p.grad is not None}
         if name in updating:
-            update(optimizer, lr, step, name=name)
+            update(optimizer, *given, name=name, **options)
 
     learner.guard.check, learner.guard.update = check, keep
     return seen
