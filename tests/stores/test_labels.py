@@ -153,7 +153,7 @@ def test_the_command_says_what_it_took_and_what_comes_next(path: Path, truth: np
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == (
         f"{path}: 6 frames labelled, 156 joints of openxr26\n"
-        f"next: handloom synth twin {path} --out twins.zarr\n"
+        f"next: handloom synth twin --real {path} --out twins.zarr\n"
         f"  or: handloom train murauer --preset quick --synth S.zarr --synth twins.zarr --real {path} "
         "--labels 6 --run runs/full\n"
     )
