@@ -168,7 +168,7 @@ def _assemble(config: TrainConfig, plan: _Plan, device: torch.device, *, images:
         data, unsure = _without_unsure_centers(data, captured, config.min_center_score, kept=chosen)
         count = len(data)
         real_bank = bank([data], real=True, labelled=np.isin(np.arange(count), chosen))
-        real_bank, missed = _without_missed_hands(real_bank, layout, cube_mm=config.cube_mm)
+        real_bank, missed = without_missed_hands(real_bank, layout, cube_mm=config.cube_mm)
         share = round(config.unlabelled_share * count)
         unlabelled = np.union1d(subset(np.arange(count), share, key_of(config.label_seed, "unlabelled")), chosen)
     twin_bank, twin_of = None, np.full(len(chosen), -1, np.int64)
@@ -277,7 +277,7 @@ def _without_unsure_centers(
 ) -> tuple[Resident, int]:
     """The frames without crops whose located centre scores less, and how many these are.
 
-    Those of the labels in use (`kept`) stay: their label says where the hand is, see `_without_missed_hands`.
+    Those of the labels in use (`kept`) stay: their label says where the hand is, see `without_missed_hands`.
     """
     assert recording.crops is not None
     score = recording.crops.read_rows("center_score", data.rows)
@@ -286,7 +286,7 @@ def _without_unsure_centers(
     return replace(data, present=data.present & ~low), int(low.sum())
 
 
-def _without_missed_hands(bank: Bank, layout: Layout, *, cube_mm: float) -> tuple[Bank, int]:
+def without_missed_hands(bank: Bank, layout: Layout, *, cube_mm: float) -> tuple[Bank, int]:
     """The bank without crops whose labelled palm lies outside their cube, and how many these are.
 
     There the hand finder took something else for the hand: such a label asks for what cannot be seen.
