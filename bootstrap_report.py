@@ -11,9 +11,9 @@ from . import __version__
 from .bootstrap import Made
 from .learn.agreement import Agreement
 from .learn.estimators import open_estimator
-from .learn.evaluate import predict_all
 from .learn.figures import Sample, crop_sheet, read_curves, skeleton_sheet, training_chart
 from .learn.inputs import cut, recording_views
+from .learn.predictions import predict_all
 from .learn.report import Block, Code, Facts, Report, Section, Table, Text
 from .stores.camera import project
 from .stores.crops import crop_k

@@ -14,8 +14,9 @@ from typing import IO, Any
 import click
 
 from .cli_capture import capture
+from .cli_eval import evaluate
 from .cli_latent import latent
-from .cli_learn import evaluate, label, train
+from .cli_learn import label, train
 from .cli_predict import export, predict
 from .cli_store import store
 from .cli_synth import hand, synth

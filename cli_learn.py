@@ -1,4 +1,4 @@
-"""The commands that learn and measure: train, eval, label; part of `cli.py`, imports nothing heavy either."""
+"""The commands that learn: train, label; part of `cli.py`, imports nothing heavy either."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option, set_option
+from .options import FILE, FOLDER, overwrite_option, print_next, seed_option, set_option
 
 
 @click.command()
@@ -83,75 +83,6 @@ def train(
         if name.startswith("val/"):
             click.echo(f"  {name:<14} {value:.2f}")
     print_next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
-
-
-@click.group("eval")
-def evaluate() -> None:
-    """Measure models and result files."""
-
-
-@evaluate.command("model")
-@click.argument("run", type=FOLDER)
-@click.option("--on", "recording", type=FOLDER, required=True, help="Labelled recording.")
-@click.option("--center", type=click.Choice(["truth", "located"]), default="located", show_default=True)
-@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
-@seed_option
-@json_option
-def eval_model(run: Path, recording: Path, center: Any, split: str, seed: int, as_json: bool) -> None:
-    """Joint error of a run or an exported model on a labelled recording, with an interval."""
-    from .learn.estimators import open_estimator
-    from .learn.evaluate import evaluate_model
-    from .stores.recording import open_recording
-
-    found = evaluate_model(
-        open_estimator(run), open_recording(recording), name=str(run), center=center, split=split, seed=seed
-    )
-    if as_json:
-        print_json(found.to_dict())
-        return
-    click.echo("\n".join(found.lines()))
-
-
-@evaluate.command("agreement")
-@click.argument("models", type=FILE, nargs=-1, required=True, metavar="RUN|MODEL...")
-@click.option("--on", "recording", type=FOLDER, required=True, help="Recording of two cameras or more.")
-@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="all", show_default=True)
-@seed_option
-@json_option
-def eval_agreement(models: tuple[Path, ...], recording: Path, split: str, seed: int, as_json: bool) -> None:
-    """Compare models without labels: how far apart are the poses that the cameras of a rig give of one moment?"""
-    from .learn.agreement import agreement, lines
-    from .learn.estimators import open_estimator
-    from .stores.recording import open_recording
-
-    on = open_recording(recording)
-    found = agreement({str(path): open_estimator(path) for path in models}, on, seed=seed, split=split)
-    if as_json:
-        print_json({"recording": str(recording), "split": split, "models": [one.to_dict() for one in found]})
-        return
-    click.echo("\n".join(lines(found, on, seed=seed)))
-    if len(found) > 1 and not found[0].name.endswith(".onnx"):
-        print_next(f"handloom export {found[0].name} --out model.onnx")
-
-
-@evaluate.command("results")
-@click.argument("prediction", type=FILE)
-@click.option("--truth", type=FILE, required=True, help="Labels in the same form.")
-@click.option("--dataset", type=click.Choice(["nyu", "icvl", "msra"]), required=True)
-@click.option("--kind", type=click.Choice(["uvd", "xyz"]), help="How to read the prediction; else inferred.")
-@seed_option
-@json_option
-def eval_results(prediction: Path, truth: Path, dataset: str, kind: Any, seed: int, as_json: bool) -> None:
-    """Joint error of a published result file."""
-    from .learn.results import dataset_named, evaluate_results
-
-    metrics, notes = evaluate_results(prediction, truth, dataset_named(dataset), seed=seed, kind=kind)
-    if as_json:
-        print_json(metrics.to_dict() | {"notes": list(notes)})
-        return
-    click.echo("\n".join(metrics.lines()))
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
 
 
 @click.command()

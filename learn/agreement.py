@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from ..stores.errors import HandloomError
 from ..stores.joints import converted
 from ..stores.recording import Recording
-from .evaluate import predict_all, rows_of, view_error
+from .evaluate import view_error
 from .metrics import Groups, Interval, groups_of, interval_of_mean
 from .predict import Estimator
+from .predictions import predict_all, rows_of
 
 LEAST_MODELS: Final = 4
 """Fewer ranks than this correlate by chance."""

@@ -9,7 +9,7 @@ count as failures of the success curve.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
@@ -19,17 +19,21 @@ from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout, converted
-from ..stores.recording import SPLITS, Recording
+from ..stores.recording import Recording
 from .estimators import MeanPose, TorchEstimator, said_of
-from .inputs import READ_FRAMES, DepthView, recording_views, usable
+from .held_out import held_out_notes, subject_names, subject_numbers
+from .inputs import DepthView, recording_views
 from .metrics import Metrics, measure
-from .predict import BATCH, PASSES, Estimator, estimate
+from .predict import PASSES, Estimator
+from .predictions import predict_all, rows_of, stored_centers
 
 CHOSEN_BY: Final = "no frames: the last step of the run"
 """How a run's checkpoint is chosen."""
 VIEW_PAIRS: Final = 240
 """Pairs of views on which view prediction is measured: it decodes whole images."""
 Center = Literal["truth", "located"]
+CENTER_SAID: Final[Mapping[Center, str]] = {"truth": "gt", "located": "predicted"}
+"""As papers say it."""
 
 
 def mean_pose(recording: Recording, rows: NDArray[np.int64] | None = None) -> MeanPose:
@@ -55,6 +59,10 @@ class Evaluation:
     recording: Mapping[str, str]
     """Its path, uuid and kind."""
     split: str
+    subjects: tuple[str, ...]
+    """The people asked for; empty: all."""
+    cameras: tuple[str, ...]
+    """Those looked at; empty: all."""
     center: Center
     passes: int
     """Crops an image: 2 means once more around the predicted palm."""
@@ -79,6 +87,8 @@ class Evaluation:
     """(N,) row of the recording."""
     view: NDArray[np.int64] = field(repr=False)
     """(N,) its camera."""
+    sequence: NDArray[np.int32] = field(repr=False)
+    """(N,) of the frame."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values without the poses, for --json and for files."""
@@ -86,7 +96,9 @@ class Evaluation:
             "name": self.name,
             "recording": dict(self.recording),
             "split": self.split,
-            "center": self.center,
+            "subjects": list(self.subjects),
+            "cameras": list(self.cameras),
+            "center": CENTER_SAID[self.center],
             "passes": self.passes,
             "layout": self.layout.name,
             "n_labels": self.n_labels,
@@ -98,16 +110,36 @@ class Evaluation:
         }
 
     def lines(self) -> list[str]:
-        """The summary a terminal shows."""
-        labels = "unknown" if self.n_labels is None else f"{self.n_labels} (drawn by seed {self.label_seed})"
+        """The summary a terminal shows; names and paths aside, at most 80 characters a line."""
         return [
-            f"{self.name} on {self.recording['path']}, {self.split} frames",
-            f"center = {self.center}, {self.passes} crop{'s' * (self.passes > 1)} an image; "
-            f"labels = {labels}; chosen by {self.chosen_by}",
+            f"{self.name} on {self.title()}",
             *self.metrics.lines(),
             *([] if self.view_mae is None else [f"predicted views    {self.view_mae:.3f} mean absolute error"]),
+            *self.circumstances(),
             *self.notes,
         ]
+
+    def title(self) -> str:
+        """The recording and which of its frames."""
+        who = "".join(f", subject {name}" for name in self.subjects)
+        what = f", {' and '.join(self.cameras)} only" if self.cameras else ""
+        return f"{self.recording['path']}, {self.split} frames{who}{what}"
+
+    def circumstances(self) -> list[str]:
+        """What no error can be read without."""
+        again = "s" * (self.passes > 1)
+        return [
+            f"center = {CENTER_SAID[self.center]} ({self.center}), {self.passes} crop{again} an image; "
+            f"labels = {labels_said(self.n_labels, self.label_seed)}",
+            f"chosen by {self.chosen_by}",
+        ]
+
+
+def labels_said(n_labels: int | None, label_seed: int | None) -> str:
+    """How many labelled real frames a model learned from, and what drew them."""
+    if n_labels is None:
+        return "unknown"
+    return f"{n_labels}" if label_seed is None else f"{n_labels} (drawn by seed {label_seed})"
 
 
 def evaluate_model(
@@ -120,6 +152,7 @@ def evaluate_model(
     split: str = "test",
     rows: Sequence[int] | NDArray[np.int64] | None = None,
     views: Sequence[int] | None = None,
+    subjects: Sequence[str] = (),
     passes: int | None = None,
 ) -> Evaluation:
     """`evaluate_models` of one model."""
@@ -131,6 +164,7 @@ def evaluate_model(
         split=split,
         rows=rows,
         views=views,
+        subjects=subjects,
         passes=passes,
     )
     return found[name]
@@ -145,6 +179,7 @@ def evaluate_models(
     split: str = "test",
     rows: Sequence[int] | NDArray[np.int64] | None = None,
     views: Sequence[int] | None = None,
+    subjects: Sequence[str] = (),
     passes: int | None = None,
 ) -> dict[str, Evaluation]:
     """Measure models on the same images of a labelled recording, which is read once.
@@ -157,18 +192,20 @@ def evaluate_models(
         split: 'train', 'val', 'test' or 'all'.
         rows: take these rows instead of a split.
         views: cameras by number; None takes all.
+        subjects: people by name or number; empty takes all.
         passes: crops an image; None: 1 for 'truth', 2 for 'located'.
 
     Raises:
-        HandloomError: there are no labels, no such frames, no located centres, or other joints.
+        HandloomError: there are no labels, no such frames or people, no located centres, or other joints.
     """
     joints, layout = _labels(recording)
-    chosen = rows_of(recording, split, rows)
+    people = subject_numbers(recording, subjects)
+    chosen = rows_of(recording, split, rows, subjects=people)
     if center == "located":
         _check_located(recording, chosen)
     passes = passes or (1 if center == "truth" else PASSES)
     shown = {name: _compared(name, e.layout, layout) for name, e in estimators.items()}
-    places = partial(_true_centers, joints=joints, layout=layout) if center == "truth" else _stored_centers
+    places = partial(_true_centers, joints=joints, layout=layout) if center == "truth" else stored_centers
     predicted = predict_all(estimators, recording, chosen, views=views, passes=passes, centers=places)
     row_, view_ = predicted.row, predicted.view
     frames = recording.frames
@@ -176,13 +213,21 @@ def evaluate_models(
     truth = _in_cameras(joints, recording, row_, view_)
     if center == "truth":
         truth[~np.isfinite(truth[:, layout.palm]).all(axis=-1)] = np.nan  # no palm, no true crop
-    sequence = frames.read("sequence")[row_]
+    sequence, subject = (frames.read(column)[row_] for column in ("sequence", "subject"))
+    names = subject_names(recording)
+    by = {
+        "view": np.array(recording.rig.names)[view_],
+        "subject": np.array([names[who] for who in subject.tolist()]),
+        "sequence": sequence,
+    }
     return {
         name: _evaluation(
             name,
             estimator,
             recording,
             split=split if rows is None else f"{len(chosen)} chosen",
+            people=people,
+            cameras=() if views is None else tuple(recording.rig.names[v] for v in views),
             center=center,
             passes=passes,
             layout=shown[name],
@@ -193,83 +238,10 @@ def evaluate_models(
             row=row_,
             view=view_,
             sequence=sequence,
+            by=by,
         )
         for name, estimator in estimators.items()
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What several models say of the same images, which were read once."""
-
-    joints_mm: Mapping[str, NDArray[np.float32]]
-    """By model (N, J, 3) in each image's camera, NaN where no hand was found."""
-    center_mm: Mapping[str, NDArray[np.float32]]
-    """By model (N, 3) of the last crop."""
-    row: NDArray[np.int64]
-    """(N,) row of the recording."""
-    view: NDArray[np.int64]
-    """(N,) its camera."""
-    score: NDArray[np.float64]
-    """(N,) how sure the locating was."""
-
-
-def predict_all(
-    estimators: Mapping[str, Estimator],
-    recording: Recording,
-    rows: NDArray[np.int64],
-    *,
-    views: Sequence[int] | None = None,
-    passes: int = PASSES,
-    centers: Callable[[Sequence[tuple[int, DepthView]]], NDArray[np.float64]] | None = None,
-) -> Predictions:
-    """Run models over the images of some rows.
-
-    Args:
-        estimators: the models by name.
-        recording: with full frames, or crops.
-        rows: its rows, ascending.
-        views: cameras by number; None takes all.
-        passes: crops an image.
-        centers: where to look in each (row, image) first, (B, 3) mm in its camera; None: the stored centres.
-
-    Raises:
-        HandloomError: none of the rows has an image.
-    """
-    wanted = set(range(recording.n_views)) if views is None else set(views)
-    predicted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
-    used: dict[str, list[NDArray[np.float32]]] = {name: [] for name in estimators}
-    row: list[int] = []
-    view: list[int] = []
-    score: list[float] = []
-    for batch in _batches(recording, rows, wanted):
-        places = (centers or _stored_centers)(batch)
-        found = np.flatnonzero(usable(places))
-        for name, estimator in estimators.items():
-            pose = np.full((len(batch), len(estimator.layout), 3), np.nan, np.float32)
-            center = np.full((len(batch), 3), np.nan, np.float32)
-            if len(found):
-                pose[found], center[found] = estimate(
-                    estimator,
-                    [batch[i][1] for i in found.tolist()],
-                    places[found],
-                    mirrored=recording.hand != estimator.hand,
-                    passes=passes,
-                )
-            predicted[name].append(pose)
-            used[name].append(center)
-        row += [r for r, _ in batch]
-        view += [v.view for _, v in batch]
-        score += [v.center_score for _, v in batch]
-    if not row:
-        raise HandloomError("None of the frames has an image", where=str(recording.path))
-    return Predictions(
-        {name: np.concatenate(parts) for name, parts in predicted.items()},
-        {name: np.concatenate(parts) for name, parts in used.items()},
-        np.array(row, np.int64),
-        np.array(view, np.int64),
-        np.array(score),
-    )
 
 
 def _evaluation(
@@ -280,7 +252,9 @@ def _evaluation(
     seed: int,
     layout: Layout,
     split: str,
+    people: Sequence[int],
     sequence: NDArray[np.int32],
+    by: Mapping[str, NDArray[Any]],
     prediction_mm: NDArray[np.float32],
     truth_mm: NDArray[np.float32],
     row: NDArray[np.int64],
@@ -289,9 +263,14 @@ def _evaluation(
     said = said_of(estimator)
     real = (said.get("sources") or {}).get("real") or {}
     notes = []
-    if real.get("uuid") == recording.uuid and split not in ("test", "val"):
+    held_out = (said.get("config") or {}).get("hold_out")
+    unseen = len(people) > 0 and all(who == held_out for who in people)
+    if real.get("uuid") == recording.uuid and split not in ("test", "val") and not unseen:
         notes.append("warning: the model was trained on frames of this recording; use its test frames")
-    metrics = measure(prediction_mm, truth_mm, joint_names=layout.points, seed=seed, sequence=sequence, order=row)
+    notes += held_out_notes(said, recording, people)
+    metrics = measure(
+        prediction_mm, truth_mm, joint_names=layout.points, seed=seed, sequence=sequence, order=row, by=by
+    )
     if metrics.missed:
         notes.append(f"{metrics.missed} of {metrics.images} images without a hand found: failures of the curve")
     looked = isinstance(estimator, MeanPose)
@@ -299,6 +278,7 @@ def _evaluation(
         name=name,
         recording={"path": str(recording.path), "uuid": recording.uuid, "kind": recording.kind},
         split=split,
+        subjects=tuple(subject_names(recording)[n] for n in people),
         layout=layout,
         n_labels=said.get("n_labels"),
         label_seed=(said.get("config") or {}).get("label_seed"),
@@ -309,6 +289,7 @@ def _evaluation(
         prediction_mm=prediction_mm,
         truth_mm=truth_mm,
         row=row,
+        sequence=sequence,
         **rest,
     )
 
@@ -340,33 +321,6 @@ def _labels(recording: Recording) -> tuple[NDArray[np.float32], Layout]:
     return recording.labels.read("joints"), recording.layout
 
 
-def rows_of(recording: Recording, split: str, rows: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The rows given, or those of a split, ascending.
-
-    Raises:
-        HandloomError: no such split, or none of its frames.
-    """
-    frames = recording.frames
-    assert frames is not None
-    if rows is not None:
-        chosen = np.unique(np.asarray(rows, np.int64))
-        assert not len(chosen) or (chosen[0] >= 0 and chosen[-1] < recording.n_frames), "no such row"
-        return chosen
-    if split not in (*SPLITS, "all"):
-        raise HandloomError(f"There is no split '{split}'", why=f"known: {', '.join(SPLITS)}, all")
-    marks = frames.read("split")
-    chosen = np.arange(len(marks)) if split == "all" else np.flatnonzero(marks == SPLITS.index(split))
-    if not len(chosen):
-        counts = ", ".join(f"{name} {int((marks == i).sum())}" for i, name in enumerate(SPLITS))
-        raise HandloomError(
-            f"The recording has no {split} frames",
-            where=str(recording.path),
-            why=f"frames by split: {counts}",
-            fix="--split all takes every frame",
-        )
-    return chosen
-
-
 def _check_located(recording: Recording, rows: NDArray[np.int64]) -> None:
     """Stored centres that are true must not pass for located ones."""
     if recording.crops is None:
@@ -380,29 +334,10 @@ def _check_located(recording: Recording, rows: NDArray[np.int64]) -> None:
         )
 
 
-def _batches(recording: Recording, rows: NDArray[np.int64], wanted: set[int]) -> Iterator[list[tuple[int, DepthView]]]:
-    """(row, image) of the rows' cameras, about a network's batch at a time."""
-    batch: list[tuple[int, DepthView]] = []
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-        for start in range(int(run[0]), int(run[-1]) + 1, READ_FRAMES):
-            stop = min(start + READ_FRAMES, int(run[-1]) + 1)
-            batch += [(row, view) for row, view in recording_views(recording, start, stop) if view.view in wanted]
-            if len(batch) >= BATCH:
-                yield batch
-                batch = []
-    if batch:
-        yield batch
-
-
 def _true_centers(
     batch: Sequence[tuple[int, DepthView]], joints: NDArray[np.float32], layout: Layout
 ) -> NDArray[np.float64]:
     return np.array([view.camera.to_camera(joints[row, layout.palm]) for row, view in batch])
-
-
-def _stored_centers(batch: Sequence[tuple[int, DepthView]]) -> NDArray[np.float64]:
-    nowhere = np.full(3, np.nan)
-    return np.array([nowhere if view.center_mm is None else view.center_mm for _, view in batch])
 
 
 def _in_cameras(

@@ -61,6 +61,21 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The errors of some of the images: those of one camera, one person or one sequence."""
+
+    name: str
+    images: int
+    missed: int
+    mean_mm: float
+    median_mm: float
+    interval: Interval
+    """Of the mean."""
+    within_40mm: float
+    """Share of images whose worst joint is within 40 mm."""
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """What is said about one model on one set of images; errors in mm."""
 
@@ -76,7 +91,8 @@ class Metrics:
     """Of the mean."""
     joint_names: tuple[str, ...]
     per_joint_mm: tuple[float, ...]
-    per_sequence_mm: Mapping[str, float]
+    parts: Mapping[str, tuple[Part, ...]]
+    """The same by 'view', 'subject', 'sequence' or whatever the images were told apart by."""
     thresholds_mm: tuple[float, ...]
     success: tuple[float, ...]
     """Share of images whose worst joint is within each threshold."""
@@ -94,17 +110,18 @@ class Metrics:
         return f"{self.mean_mm:.2f} ± {self.interval.half_width:.2f} mm"
 
     def lines(self) -> list[str]:
-        """The summary a terminal shows."""
+        """The summary a terminal shows, at most 80 characters a line."""
         i = self.interval
         missed = f", {self.missed} without a prediction" if self.missed else ""
-        at = " ".join(f"{t:.0f}" for t in self.thresholds_mm)
-        share = " ".join(f"{100 * s:.1f}" for s in self.success)
+        at = "".join(f"{t:>6.0f}" for t in self.thresholds_mm)
+        share = "".join(f"{100 * s:>6.1f}" for s in self.success)
         return [
-            f"mean joint error   {self.mean_mm:.3f} mm   {100 * i.level:.0f}% interval {i.low:.2f} to "
-            f"{i.high:.2f} (bootstrap over {i.groups} {i.unit}, seed {self.seed})",
+            f"mean joint error   {self.mean_mm:.3f} mm   {100 * i.level:.0f} % interval {i.low:.2f} to {i.high:.2f}",
             f"median frame       {self.median_mm:.3f} mm over {self.images} images{missed}",
-            f"worst joint within {at} mm: {share} % of images",
+            f"worst joint within{at} mm",
+            f"  of the images   {share} %",
             f"area to {AUC_LIMIT_MM:.0f} mm      {self.auc:.4f}",
+            f"bootstrap over {i.groups} {i.unit}, seed {self.seed}",
         ]
 
 
@@ -131,6 +148,7 @@ def measure(
     seed: int,
     sequence: Sequence[str] | NDArray[Any] | None = None,
     order: ArrayLike | None = None,
+    by: Mapping[str, NDArray[Any]] | None = None,
 ) -> Metrics:
     """Compare predicted with true joints.
 
@@ -142,6 +160,7 @@ def measure(
         sequence: (N,) the sequence each image is of; None: they are all of one.
         order: (N,) the running number of the frame each image shows (views of a frame share it); None: each
             image is its own frame.
+        by: what else to tell images apart by, (N,) a name or number each: `{"view": …}` gives `parts["view"]`.
     """
     truth = np.asarray(truth_mm, np.float64)
     errors = joint_errors(prediction_mm, truth)
@@ -150,23 +169,45 @@ def measure(
     names = np.zeros(len(truth), np.int64) if sequence is None else np.asarray(sequence)
     places = np.arange(len(truth)) if order is None else np.asarray(order, np.int64)
     errors, names, places = errors[kept], names[kept], places[kept]
-    per_frame = frame_means(errors)
-    found = ~np.isnan(per_frame)
-    worst = worst_joint(errors)
-    groups = groups_of(names, places)
+    per_frame, worst = frame_means(errors), worst_joint(errors)
+    whole = _part("", per_frame, worst, groups_of(names, places), seed=seed)
     return Metrics(
-        images=len(kept),
-        missed=int((~found).sum()),
-        mean_mm=float(per_frame[found].mean()) if found.any() else float("nan"),
-        median_mm=float(np.median(per_frame[found])) if found.any() else float("nan"),
-        interval=interval_of_mean(per_frame[found], Groups(groups.ids[found], groups.unit), seed=seed),
+        images=whole.images,
+        missed=whole.missed,
+        mean_mm=whole.mean_mm,
+        median_mm=whole.median_mm,
+        interval=whole.interval,
         joint_names=tuple(joint_names),
-        per_joint_mm=tuple(float(x) for x in frame_means(errors[found].T)),
-        per_sequence_mm={} if sequence is None else _per_sequence(per_frame[found], names[found]),
+        per_joint_mm=tuple(float(x) for x in frame_means(errors.T)),
+        parts={
+            what: tuple(
+                _part(str(name), per_frame[mine], worst[mine], groups_of(names[mine], places[mine]), seed=seed)
+                for name in np.unique(values[kept])
+                if len(mine := np.flatnonzero(values[kept] == name))
+            )
+            for what, values in (by or {}).items()
+        },
         thresholds_mm=THRESHOLDS_MM,
         success=tuple(float(x) for x in success_curve(worst, THRESHOLDS_MM)),
         auc=float(np.clip(1 - worst / AUC_LIMIT_MM, 0, 1).mean()) if len(worst) else float("nan"),
         seed=seed,
+    )
+
+
+def _part(
+    name: str, per_frame_mm: NDArray[np.float64], worst_mm: NDArray[np.float64], groups: Groups, *, seed: int
+) -> Part:
+    """What is said of images with these errors (N,), NaN and inf where there is no prediction."""
+    found = ~np.isnan(per_frame_mm)
+    errors = per_frame_mm[found]
+    return Part(
+        name=name,
+        images=len(found),
+        missed=int((~found).sum()),
+        mean_mm=float(errors.mean()) if len(errors) else float("nan"),
+        median_mm=float(np.median(errors)) if len(errors) else float("nan"),
+        interval=interval_of_mean(errors, Groups(groups.ids[found], groups.unit), seed=seed),
+        within_40mm=float((worst_mm <= 40).mean()) if len(worst_mm) else float("nan"),
     )
 
 
@@ -217,9 +258,3 @@ def interval_of_mean(values: NDArray[np.float64], groups: Groups, *, seed: int) 
     means = total[drawn].sum(axis=1) / count[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), len(total), groups.unit)
-
-
-def _per_sequence(per_frame_mm: NDArray[np.float64], sequence: NDArray[Any]) -> dict[str, float]:
-    names, ids = np.unique(sequence, return_inverse=True)
-    means = np.bincount(ids, weights=per_frame_mm) / np.maximum(np.bincount(ids), 1)
-    return {str(name): float(mean) for name, mean in zip(names, means, strict=True)}

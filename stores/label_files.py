@@ -23,6 +23,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .documents import said
 from .errors import HandloomError
 
 F64 = NDArray[np.float64]
@@ -34,6 +35,7 @@ NYU_K: Final = (588.03, 587.07, 320.0, 240.0)
 ICVL_K: Final = (240.99, 240.96, 160.0, 120.0)
 MSRA_K: Final = (241.42, 241.42, 160.0, 120.0)
 BIGHAND_K: Final = (475.07, 475.07, 315.94, 245.29)
+LARGEST_BYTES: Final = 1 << 30
 NYU_TEST: Final = (8252, 2440)
 """Frames of NYU's test set, and the one from which on it shows its second person."""
 Y_DOWN: Final = (1.0, -1.0, 1.0)
@@ -47,14 +49,17 @@ def text_lines(path: Path) -> Iterator[Words]:
         HandloomError: the file cannot be read, or is no text.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        if path.exists() and not path.is_file():
+            raise OSError("it is a folder" if path.is_dir() else "it is no file")
+        if path.is_file() and path.stat().st_size > LARGEST_BYTES:
+            raise OSError("it is larger than all data sets' labels together")
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 words = line.split()
                 if words:
                     yield number, words
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
-        raise HandloomError("The label file cannot be read", where=str(path), why=reason) from error
+        raise HandloomError("The label file cannot be read", where=str(path), why=said(error)) from error
 
 
 def is_number(word: str) -> bool:

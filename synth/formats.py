@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..stores.errors import HandloomError
+from ..stores.npz import read_archive
 from .anatomy import builtin_hand
 from .config import BUILTIN, SynthConfig
 from .foreign import adopt
@@ -25,7 +26,7 @@ from .gltf import skin_of_gltf
 from .gltf_data import parse_gltf
 from .gltf_write import own_hand, write_glb
 from .hand import FOREARM, RiggedHand, mirror
-from .handfile import arrays_of, digest, hand_of_npz, read_archive, write_npz
+from .handfile import arrays_of, digest, hand_of_npz, write_npz
 from .mano import is_mano, mano_entries, skin_of_mano
 from .naming import HandMapping, read_mapping
 from .surface import is_closed, volume

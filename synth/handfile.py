@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -191,46 +190,3 @@ def hand_of_npz(entries: Arrays, *, where: str) -> RiggedHand:
         raise HandloomError("The hand's checksum does not fit its arrays", where=where, why="damaged", fix=again)
     name, side = (str(entries[key].tolist()) if key in entries else "" for key in ("name", "side"))
     return hand_of_arrays(arrays, name=name[:200], side=side, where=where)
-
-
-def read_archive(data: bytes, *, where: str) -> Arrays:
-    """Every array of an `.npz` archive; none is unpickled, none made larger than its bytes.
-
-    Raises:
-        HandloomError: it is no such archive, is damaged, or holds Python objects.
-    """
-    out: Arrays = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_BYTES:
-                raise HandloomError(
-                    "The archive is too large for a hand", where=where, why=f"it unpacks to more than {MAX_BYTES} bytes"
-                )
-            for member in members:
-                out[member.filename.removesuffix(".npy")] = _array(archive.read(member))
-    except HandloomError:
-        raise
-    except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged bytes
-        why = "it holds Python objects" if "pickle" in str(error) else str(error)
-        raise HandloomError(
-            "The archive cannot be read", where=where, why=why, fix="an .npz of plain arrays, as numpy.savez writes it"
-        ) from error
-    return out
-
-
-def _array(data: bytes) -> NDArray[Any]:
-    stream = io.BytesIO(data)
-    major, _ = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(stream)
-    if dtype.hasobject:
-        raise ValueError("Python objects would have to be unpickled")
-    count = 1
-    for size in shape:
-        count *= size
-    if dtype.itemsize == 0 or count * dtype.itemsize > len(data) - stream.tell():
-        raise ValueError(f"an array of shape {shape} is cut off")
-    flat = np.frombuffer(data, dtype, count, stream.tell())
-    out: NDArray[Any] = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    return out

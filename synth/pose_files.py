@@ -19,7 +19,6 @@ is off by the difference. Its `betas` are not used: they describe MANO's own fle
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -42,6 +41,7 @@ from ..stores.label_files import (
     nyu_subjects,
     text_lines,
 )
+from ..stores.npz import read_arrays
 from ..stores.recording import SPLITS, Recording, open_recording
 from .hand import DOFS, POSE_SIZE, SHAPE_NAMES
 
@@ -101,7 +101,7 @@ def read_poses(path: Path) -> PoseFile:
         case ".npz":
             found = _npz(path)
         case ".npy":
-            found = _mano(path, {"pose": _array(path)})
+            found = _mano(path, {"pose": read_arrays(path)[""]})
         case ".txt":
             found = _text(path)
         case ".pkl" | ".pickle":
@@ -196,19 +196,8 @@ def _nyu_mat(path: Path) -> PoseFile:
     return _of_camera(path, "NYU, 36 points", points, "nyu36", side="right", subject=nyu_subjects(len(points)))
 
 
-def _array(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise HandloomError("The file is no array that can be read", where=str(path), why=str(error)) from error
-
-
 def _npz(path: Path) -> PoseFile:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files if name in _WANTED}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise HandloomError("The file is no archive that can be read", where=str(path), why=str(error)) from error
+    arrays = read_arrays(path, _WANTED)
     if "pose" in arrays:
         return _mano(path, arrays)
     if not {"u", "v", "d"} <= set(arrays):

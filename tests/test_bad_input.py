@@ -127,6 +127,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train --real": ("train", "murauer", "--real", "PATH", "--synth", "RECORDING", "--run", "OUT"),
     "train --synth": ("train", "murauer", "--arm", "synthetic-only", "--synth", "PATH", "--run", "OUT"),
     "eval results": ("eval", "results", "PATH", "--truth", "PATH", "--dataset", "nyu"),
+    "eval results --truth": ("eval", "results", "NUMBERS", "--truth", "PATH", "--dataset", "nyu"),
+    "eval model": ("eval", "model", "PATH", "--on", "RECORDING"),
+    "eval model --on": ("eval", "model", "PATH", "--on", "PATH"),
+    "eval compare": ("eval", "compare", "PATH", "RECORDING", "--on", "RECORDING"),
+    "eval compare --truth": ("eval", "compare", "NUMBERS", "PATH", "--truth", "NUMBERS", "--dataset", "nyu"),
     "eval agreement": ("eval", "agreement", "PATH", "PATH", "--on", "RECORDING"),
     "export": ("export", "PATH", "--out", "OUT"),
     "predict": ("predict", "PATH", "RECORDING", "--out", "OUT"),
@@ -146,6 +151,8 @@ def test_strangers_are_refused_at_every_door(command: str, folder: Path, recordi
         out.parent.mkdir(exist_ok=True)
         make(path)
         words = {"PATH": path, "OUT": out, "RECORDING": recording, "JOINTS": folder / "joints.csv"}
+        words["NUMBERS"] = tmp_path / "numbers.txt"
+        words["NUMBERS"].write_text(" ".join(["300"] * 42) + "\n")
         done = run(*(words.get(word, word) for word in COMMANDS[command]))
         assert_refused(done, out)
         assert "Usage:" not in done.stderr or "Invalid value" in done.stderr, done.stderr

@@ -1,5 +1,6 @@
 """Errors on recordings: what is compared with what, around which centre, and what is said about it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
+from handloom.cli import main
 from handloom.learn import train
 from handloom.learn.estimators import MeanPose, TorchEstimator, open_estimator
-from handloom.learn.evaluate import crops_of, evaluate_model, evaluate_models, mean_pose
+from handloom.learn.evaluate import CHOSEN_BY, crops_of, evaluate_model, evaluate_models, mean_pose
 from handloom.learn.export import export
+from handloom.learn.held_out import held_out_notes
 from handloom.learn.inputs import DepthView
 from handloom.learn.model import load_model
 from handloom.learn.murauer_nets import Volume, camera_change, view_condition
 from handloom.learn.views import _condition, predict_views, predicts_views
 from handloom.stores.camera import project
+from handloom.stores.edit import split
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import Layout, converted, layout_named
 from handloom.stores.reading import Resident
@@ -185,6 +190,72 @@ def test_bad_requests(tmp_path: Path, recordings: Any, real: Recording):
         evaluate_model(model, real, seed=0, split="tset")
 
 
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace, captured: Resident) -> Recording:
+    """The capture as three people's: 0 in rows 0 to 15, all for training; 1 for test; 2 in both."""
+    subject = np.repeat(np.array([0, 1, 2], np.int32), [16, 8, 8])
+    split = np.repeat(np.array([0, 2, 0, 2], np.uint8), [16, 8, 4, 4])
+    data = replace(captured, subject=subject, split=split, sequence=np.arange(32, dtype=np.int32) // 4)
+    return open_recording(toy.write(tmp_path_factory.mktemp("people") / "r.zarr", data))
+
+
+def test_errors_by_person_camera_and_sequence(people: Recording):
+    answers = relative_truth(people, stored=False)
+    who = np.repeat([0, 1, 2], [48, 24, 24])
+    moved = [a + np.array([0, 0, 1 + who[i] + 10 * (i % 3)]) for i, a in enumerate(answers)]
+    found = evaluate_model(Oracle(moved), people, seed=0, center="truth", split="all")
+    parts = found.metrics.parts
+    assert [(p.name, p.images) for p in parts["subject"]] == [("0", 48), ("1", 24), ("2", 24)]
+    assert [p.mean_mm for p in parts["subject"]] == pytest.approx([11, 12, 13], abs=1e-3)
+    assert [(p.name, p.images) for p in parts["view"]] == [("cam0", 32), ("cam1", 32), ("cam2", 32)]
+    assert parts["view"][1].mean_mm - parts["view"][0].mean_mm == pytest.approx(10, abs=1e-3)
+    assert len(parts["sequence"]) == 8
+    assert found.metrics.interval.unit == "sequences"
+
+
+def test_one_person_alone(people: Recording):
+    answers = relative_truth(people, stored=False)
+    theirs: dict[str, Any] = {"subjects": ["2"], "center": "truth", "seed": 0}
+    found = evaluate_model(Oracle(answers[72:]), people, split="all", **theirs)
+    assert found.row.tolist() == [row for row in range(24, 32) for _ in range(3)]
+    assert found.subjects == ("2",)
+    assert found.lines()[0].endswith("all frames, subject 2")
+    assert "whether subject 2 was held out is not known: the model names no recordings" in found.notes
+    some = evaluate_model(Oracle(answers[85:]), people, views=[1], rows=[28], **theirs)
+    assert some.title().endswith("1 chosen frames, subject 2, cam1 only")
+    with pytest.raises(HandloomError, match="no test frames of these subjects") as caught:
+        evaluate_model(Oracle([]), people, seed=0, subjects=["0"])
+    assert caught.value.why == "frames by split: train 16, val 0, test 0"
+    with pytest.raises(HandloomError, match="no subject 'P7'") as caught:
+        evaluate_model(Oracle([]), people, seed=0, subjects=["P7"])
+    assert caught.value.why == "it has 0, 1, 2"
+
+
+def test_who_was_held_out(people: Recording, tmp_path: Path):
+    def notes(*numbers: int, on: Recording = people, **said: Any) -> list[str]:
+        return held_out_notes(said, on, numbers)
+
+    here = {"real": {"uuid": people.uuid, "path": str(people.path)}}
+    assert notes(0, 1, 2, sources=here) == [
+        "warning: subject 0 was not held out: 16 of the model's 20 real training frames show them",
+        "subject 1 was held out: on none of the model's 20 real training frames",
+        "warning: subject 2 was not held out: 4 of the model's 20 real training frames show them",
+    ]
+    assert notes(0, sources=here, config={"hold_out": 0}) == [
+        "subject 0 was held out: on none of the model's 4 real training frames"
+    ]
+    assert notes(1, sources={"real": None}) == ["subject 1 was held out: the model saw no real frames"]
+    assert "is not at hand" in notes(1, sources={"real": {"uuid": "other", "path": "gone.zarr"}})[0]
+    # Parts cut from one recording keep their people's numbers, and say where they come from.
+    parts = {part.path.name: part for part in split(people.path, tmp_path / "parts", by="subject")}
+    trained = parts["subject-2.zarr"]
+    there = {"real": {"uuid": trained.uuid, "path": str(trained.path)}}
+    assert notes(2, sources=there, on=people)[0].startswith("warning: subject 2 was not held out: 4 of the model's 4")
+    assert notes(1, sources=there, on=parts["subject-1.zarr"]) == [
+        "subject 1 was held out: on none of the model's 4 real training frames"
+    ]
+
+
 # --- trained models ---
 
 
@@ -216,12 +287,62 @@ def test_a_run_and_its_export_have_the_same_error(runs: Callable[[str], Path], r
     assert (a.n_labels, b.n_labels) == (5, 5)
     assert (a.label_seed, b.label_seed) == (0, 0)
     text = "\n".join(b.lines())
-    assert "center = located, 2 crops an image; labels = 5 (drawn by seed 0)" in text
+    assert "center = predicted (located), 2 crops an image; labels = 5 (drawn by seed 0)" in text
     assert "chosen by no frames: the last step" in text
     assert a.to_dict()["metrics"]["images"] == 24
     assert b.view_mae is None, "the export has no view decoder"
     assert a.view_mae == pytest.approx(predict_views(load_model(runs("full")), real, np.arange(24, 32)).mae)
     assert f"predicted views    {a.view_mae:.3f} mean absolute error" in a.lines()
+
+
+def test_the_commands(runs: Callable[[str], Path], real: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    export(runs("full"), Path("m.onnx"))
+    Path("run").symlink_to(runs("full"))
+    Path("r.zarr").symlink_to(real.path)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["eval", *arguments])
+
+    shown = run("model", "run", "--on", "r.zarr")
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "run on r.zarr, test frames"
+    assert "center = predicted (located), 2 crops an image; labels = 5 (drawn by seed 0)" in lines
+    assert "chosen by no frames: the last step of the run" in lines
+    assert sum(line.startswith("  cam") for line in lines) == 3
+    said = json.loads(run("model", "run", "--on", "r.zarr", "--json").output)
+    kept = ("center", "n_labels", "label_seed", "chosen_by", "split", "subjects", "cameras")
+    assert [said[name] for name in kept] == ["predicted", 5, 0, CHOSEN_BY, "test", [], []]
+    assert [part["name"] for part in said["metrics"]["parts"]["view"]] == ["cam0", "cam1", "cam2"]
+
+    both = run("compare", "run", "m.onnx", "--on", "r.zarr")
+    assert both.exit_code == 0, both.output
+    lines = both.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "  no difference to rely on" in lines
+    said = json.loads(run("compare", "run", "m.onnx", "--on", "r.zarr", "--json").output)
+    assert [one["name"] for one in said["models"]] == ["run", "m.onnx"]
+    (difference,) = said["differences"]
+    assert abs(difference["difference_mm"]) < 0.01
+    assert len(difference["joints"]) == 26
+
+    # A person: all of their frames, and the model has seen some of them.
+    person = run("model", "run", "--on", "r.zarr", "--subject", "0", "--view", "cam1")
+    assert person.output.splitlines()[0] == "run on r.zarr, all frames, subject 0, cam1 only"
+    assert "warning: subject 0 was not held out: 24 of the model's 24 real training frames" in person.output
+    for wrong, words in {
+        ("model", "run", "--on", "r.zarr", "--view", "cam7"): "there is no camera 'cam7': cam0, cam1, cam2",
+        ("model", "run", "--on", "r.zarr", "--subject", "Ann"): "The recording has no subject 'Ann'",
+        ("compare", "run", "--on", "r.zarr"): "give two models or more, each once",
+        ("compare", "run", "run", "--on", "r.zarr"): "give two models or more, each once",
+        ("compare", "run", "m.onnx"): "give --on R.zarr for models, or --truth GT.txt",
+        ("compare", "run", "m.onnx", "--truth", "t.txt"): "--truth needs --dataset",
+    }.items():
+        refused = run(*wrong)
+        assert refused.exit_code == 2
+        assert words in refused.stderr
 
 
 def test_training_frames_are_warned_of(runs: Callable[[str], Path], real: Recording):

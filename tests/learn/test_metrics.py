@@ -71,10 +71,19 @@ def test_nothing_to_measure_is_no_number():
     assert np.isnan(m.interval.low)
 
 
-def test_per_sequence_means():
-    prediction, truth = shifted((2, 2), (4, 4), (9, 9))
-    m = measure(prediction, truth, joint_names=NAMES, seed=0, sequence=["x", "x", "y"])
-    assert m.per_sequence_mm == pytest.approx({"x": 3, "y": 9})
+def test_means_by_sequence_and_by_view():
+    prediction, truth = shifted((2, 2), (4, 4), (9, 9), (50, 50))
+    prediction[3] = np.nan
+    truth = np.concatenate([truth, np.full((1, 2, 3), np.nan)])
+    prediction = np.concatenate([prediction, prediction[:1]])
+    by = {"sequence": np.array([4, 4, 17, 17, 20]), "view": np.array(["b", "a", "a", "a", "b"])}
+    m = measure(prediction, truth, joint_names=NAMES, seed=0, sequence=by["sequence"], by=by)
+    assert [(p.name, p.images, p.missed) for p in m.parts["sequence"]] == [("4", 2, 0), ("17", 2, 1)]
+    assert [p.mean_mm for p in m.parts["sequence"]] == pytest.approx([3, 9])
+    a, b = m.parts["view"]
+    assert (a.name, a.images, a.missed, b.images) == ("a", 3, 1, 1), "an image without labels is in no part"
+    assert (a.mean_mm, a.within_40mm) == pytest.approx((6.5, 2 / 3))
+    assert a.interval.low <= 6.5 <= a.interval.high
 
 
 def test_sequences_are_resampled_when_there_are_enough():
@@ -123,4 +132,4 @@ def test_the_summary_names_what_was_resampled():
     prediction, truth = shifted(*[(3.0, 5.0)] * 40)
     text = "\n".join(measure(prediction, truth, joint_names=NAMES, seed=7).lines())
     assert "mean joint error   4.000 mm" in text
-    assert "20 blocks of 2 frames, seed 7" in text
+    assert "bootstrap over 20 blocks of 2 frames, seed 7" in text
