@@ -260,7 +260,7 @@ BAD = {
     "code.pkl": ("", "A pickle can run any code", "code.pkl"),
     "what.xyz": ("", "Nobody knows this kind of file", "what.xyz"),
     "no.mat": ("no matlab", "no MATLAB file", "no.mat"),
-    "no.npz": ("archive cannot be read", "no archive", "no.npz"),
+    "no.npz": ("no archive", "archive cannot be read", "no.npz"),
 }
 
 
