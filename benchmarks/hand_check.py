@@ -26,8 +26,8 @@ ARM_MM = 200.0
 
 def crops_of(model, recording, split: str, images: int, subject: int | None, seed: int) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
     """Crops (n, P, P) by what they show, from the same images."""
-    from handloom.learn.evaluate import rows_of
     from handloom.learn.inputs import cut, recording_views
+    from handloom.learn.predictions import rows_of
     from handloom.stores.joints import converted
 
     rng = np.random.default_rng(seed)

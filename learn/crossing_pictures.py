@@ -18,9 +18,9 @@ from ..stores.recording import Recording
 from .crossing_check import generating
 from .crossing_figures import triplet_picture, walk_animation, walk_picture
 from .crossing_space import latents_of_depth, random_walk, walk
-from .evaluate import rows_of
 from .inputs import cut, recording_views
 from .model import PoseModel
+from .predictions import rows_of
 
 ANCHORS: Final = 5
 STEPS: Final = 8
