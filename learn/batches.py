@@ -218,11 +218,13 @@ def cut(
     generator: torch.Generator | None = None,
     stored: Tensor | None = None,
     among: tuple[int, Tensor] | None = None,
+    white: Tensor | None = None,
 ) -> Images:
     """Inputs of the crops (B,), moved, rolled and with white noise on the depth that there is.
 
     Of a bank without images, these are `stored` (B, S, S). Where the crops are the rows (B,) `among` so many, the
-    noise is drawn for all of these: each image has the same, whoever makes it.
+    noise is drawn for all of these: each image has the same, whoever makes it. Noise that was drawn before is
+    `white` (B, P, P), of standard deviation 1.
     """
     center = geometry.center_mm
     z = center[:, 2].clamp(min=1.0)
@@ -246,7 +248,8 @@ def cut(
     value = steps * (bank.unit_mm[crop] / half)[:, None, None] - (z / half)[:, None, None]
     if noise_mm > 0:
         count = len(value) if among is None else among[0]
-        white = torch.randn((count, *value.shape[1:]), device=bank.device, generator=generator)
+        if white is None:
+            white = torch.randn((count, *value.shape[1:]), device=bank.device, generator=generator)
         value.add_(white if among is None else white[among[1]], alpha=noise_mm / half)
     hand = inside & (raw != 0) & (value.abs() <= 1)
     image = torch.where(hand, value, value.new_ones(()))[:, None]

@@ -12,10 +12,10 @@ four keys of its configuration. On the CPU 'auto' changes nothing: the same oper
     compile        the convolutional networks through torch.compile, which fuses chains of pointwise operations
 
 **A replayed step reads nothing but device memory**: numbers that change from step to step must lie there. The
-batch is made outside, as its draws are functions of the step's number, and copied into the tensors that the graph
-was captured with; learning rate and step number are tensors of the guard (`updates.FiniteGuard.begin`). Steps that
-are logged run outside the graph: what they measure besides is not worth a second one. Nothing waits for the device
-between two log lines.
+batch is made outside, as its draws are functions of the step's number (for several steps at once, see
+`murauer_batches`), and copied into the tensors that the graph was captured with; learning rate and step number are
+tensors of the guard (`updates.FiniteGuard.begin`). Steps that are logged run outside the graph: what they measure
+besides is not worth a second one. Nothing waits for the device between two log lines.
 
 Only `CudaCapture` needs CUDA; the rest runs, and is tested, on any device.
 """

@@ -20,7 +20,7 @@ updated h, one backward pass of the sum, a step of f, m, p, g.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -57,6 +57,9 @@ _SEEN: Mapping[str, tuple[str, ...]] = {
 }
 """The sub-batches that a term looks at; a gradient looks at all."""
 
+AHEAD: Final = 16
+"""Steps whose batches are made at once where steps are replayed; 120 MB of images at the paper's sizes."""
+
 __all__ = ["Learner", "MurauerConfig", "after_pretraining", "build_nets", "pose_net", "preset"]
 
 
@@ -80,7 +83,8 @@ class Learner:
             input_px=config.input_px,
         )
         self.half = 0.5 if config.parity == "paper" else 1.0
-        self.batches = Batches(config, data, self.volume, ranks)
+        ahead = AHEAD if self.execution.graph and data.pooling is None else 1
+        self.batches = Batches(config, data, self.volume, ranks, ahead=ahead)
         sizes = self.batches.sizes
         self.pretraining_groups = self._groups({"synth": ranks.size(config.batch, what="pretraining")})
         self.groups = self._groups(sizes)

@@ -4,12 +4,16 @@ A joint step draws four equal sub-batches (appendix A.1): labelled real images w
 synthetic images, pairs of views of both domains, and images of both domains for distribution matching. That
 is seven groups of images, fewer in arms that lack a part. What has no data is left out, so that n = 0 labels
 cost nothing and add nothing.
+
+A batch is a thousand small operations, whatever its size: on a GPU starting them takes longer than the whole step.
+So `Batches(..., ahead=K)` makes those of K steps in one pass: a stream's samples of consecutive steps follow each
+other, so they are one step's of a stream K times as large. Only pixel noise comes from a generator for each step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -153,17 +157,58 @@ class JointBatch:
     views: tuple[Tensor, Tensor] | None
     """Targets (2 B, 1, P, P) and conditioning (2 B, C) of 'view_real', then 'view_synth'."""
 
+    def part(self, number: int, of: int) -> JointBatch:
+        """That of one of the consecutive steps whose samples this batch holds."""
+
+        def mine(x: Tensor) -> Tensor:
+            return x.unflatten(0, (of, -1))[number]
+
+        views = self.views and tuple(x.unflatten(0, (2, of, -1))[:, number].flatten(0, 1) for x in self.views)
+        return JointBatch(
+            images={name: mine(image) for name, image in self.images.items()},
+            labelled={name: labelled_part(known, number, of) for name, known in self.labelled.items()},
+            paired=None if self.paired is None else mine(self.paired),
+            views=views,  # type: ignore[arg-type]
+        )
+
+
+def labelled_part(known: Labelled, number: int, of: int) -> Labelled:
+    """Those of one of the consecutive steps whose samples `known` holds."""
+    image, center, joints, there = (
+        x.unflatten(0, (of, -1))[number]
+        for x in (known.images.image, known.images.center_mm, known.joints, known.known)
+    )
+    return Labelled(Images(image, center), joints, there)
+
 
 class Batches:
     """Batches as a function of the step, for one run's configuration and data."""
 
-    def __init__(self, config: MurauerConfig, data: TrainingData, volume: Volume, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self, config: MurauerConfig, data: TrainingData, volume: Volume, ranks: Ranks = ALONE, *, ahead: int = 1
+    ) -> None:
+        """Describe the sub-batches.
+
+        Args:
+            config: sizes and augmentation.
+            data: what they are drawn from.
+            volume: what centres are told relative to.
+            ranks: the processes that share each step's images.
+            ahead: steps whose batches are made in one pass; 1 where several processes share them or images are
+                pooled.
+
+        Raises:
+            HandloomError: there is no image for a sub-batch, or the ranks cannot share it.
+        """
+        assert ahead == 1 or (ranks.alone and data.pooling is None)
         self._config, self._data, self._volume, self._ranks = config, data, volume, ranks
         self._pretraining = make_stream(
             config, "pretraining", data.synth, _singles(data.synth), config.batch, pooling=data.pooling, ranks=ranks
         )
         self.streams = _joint_streams(config, data, ranks) if config.joint_steps else {}
         self._twin_crop, self._paired = _twin_crops(data, self.streams.get("labelled"))
+        self.ahead = ahead
+        self._made: dict[bool, tuple[int, Any]] = {}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -175,26 +220,49 @@ class Batches:
 
     def pretraining(self, step: int) -> Labelled:
         """Synthetic images of any view."""
-        stream = self._pretraining
-        assert stream is not None
-        draw, noise = stream.draw(step), noise_generator(stream.key, step, self._data.device)
-        among = self._among([stream])
-        images = self._cut(stream.bank, draw.items[:, 0], draw.geometry, noise, draw.image(0), among)
-        return self._label(stream.bank, draw.items[:, 0], draw.geometry, images)
+        if self.ahead == 1:
+            return self._make_pretraining(step, 1)
+        return labelled_part(self._block(step, joint=False), step % self.ahead, self.ahead)
 
     def joint(self, step: int) -> JointBatch:
         """All sub-batches of a joint step; each recording's images are cut in one pass."""
+        if self.ahead == 1:
+            return self._make_joint(step, 1)
+        made: JointBatch = self._block(step, joint=True)
+        return made.part(step % self.ahead, self.ahead)
+
+    def _block(self, step: int, *, joint: bool) -> Any:
+        """The batches of the steps that are made together with this one."""
+        block = step // self.ahead
+        if self._made.get(joint, (-1, None))[0] != block:
+            make = self._make_joint if joint else self._make_pretraining
+            self._made = {joint: (block, make(block, self.ahead))}
+        return self._made[joint][1]
+
+    def _make_pretraining(self, block: int, steps: int) -> Labelled:
+        """Those of so many steps, the first of which is number block * steps."""
+        assert self._pretraining is not None
+        stream = _longer(self._pretraining, steps)
+        draw, noise = stream.draw(block), _Noise.of(stream.key, block, steps, self._data.device)
+        white = noise.drawn([stream.size // steps], self._config.input_px) if steps > 1 else None
+        among = self._among([stream])
+        crop = draw.items[:, 0]
+        images = self._cut(stream.bank, crop, draw.geometry, noise.only, draw.image(0), among, white)
+        return self._label(stream.bank, crop, draw.geometry, images)
+
+    def _make_joint(self, block: int, steps: int) -> JointBatch:
         if self._pretraining is not None and isinstance(self._pretraining.shuffle, PooledCrops):
             self._pretraining.shuffle.close()  # its memory is wanted here
-        noise = noise_generator(key_of(self._config.seed, "joint"), step, self._data.device)
-        draws = {name: stream.draw(step) for name, stream in self.streams.items()}
+        noise = _Noise.of(key_of(self._config.seed, "joint"), block, steps, self._data.device)
+        streams = {name: _longer(stream, steps) for name, stream in self.streams.items()}
+        draws = {name: stream.draw(block) for name, stream in streams.items()}
         images: dict[str, Images] = {}
         for bank in (self._data.real, self._data.synth):
-            here = {name: draw for name, draw in draws.items() if self.streams[name].bank is bank}
+            here = {name: draw for name, draw in draws.items() if streams[name].bank is bank}
             if bank is not None and here:
                 images |= self._cut_all(bank, here, noise)
         labelled: dict[str, Labelled] = {
-            name: self._label(self.streams[name].bank, draws[name].items[:, 0], draws[name].geometry, images[name])
+            name: self._label(streams[name].bank, draws[name].items[:, 0], draws[name].geometry, images[name])
             for name in ("labelled", "synth")
             if name in draws
         }
@@ -206,7 +274,7 @@ class Batches:
             images={name: images[name].image for name in ORDER if name in images},
             labelled={name: labelled[name] for name in ORDER if name in labelled},
             paired=paired,
-            views=self._views(step, draws, images) if ARMS[self._config.arm].view else None,
+            views=self._views(streams, block, draws, images) if ARMS[self._config.arm].view else None,
         )
 
     def samples(self, step: int, *, joint: bool) -> list[Sample]:
@@ -231,7 +299,7 @@ class Batches:
             found += samples_of(name, bank, crop, [image, *joints, *([target[name]] if name in target else [])])
         return found
 
-    def _twins(self, draw: Draw, noise: torch.Generator) -> tuple[Labelled, Tensor]:
+    def _twins(self, draw: Draw, noise: _Noise) -> tuple[Labelled, Tensor]:
         """The twins of labelled images, under the same roll and about the same point of space.
 
         The real crop's centre may be located, the twin's own is true: cut about its own, it would show the
@@ -243,31 +311,37 @@ class Batches:
         crop, paired = self._twin_crop[draw.place], self._paired[draw.place]
         center = torch.where(paired[:, None], draw.geometry.center_mm, twins.center_mm[crop])
         geometry = Geometry(draw.geometry.roll_rad, center)
-        images = self._cut(twins, crop, geometry, noise, among=self._among([self.streams["labelled"]]))
+        white = noise.drawn([len(crop) // noise.steps], self._config.input_px) if noise.steps > 1 else None
+        among = self._among([self.streams["labelled"]])
+        images = self._cut(twins, crop, geometry, noise.only, among=among, white=white)
         return self._label(twins, crop, geometry, images), paired
 
-    def _views(self, step: int, draws: Mapping[str, Draw], images: Mapping[str, Images]) -> tuple[Tensor, Tensor]:
+    def _views(
+        self, streams: Mapping[str, Stream], block: int, draws: Mapping[str, Draw], images: Mapping[str, Images]
+    ) -> tuple[Tensor, Tensor]:
         """Targets, cut about their own centres and without noise, and the decoder's conditioning."""
         targets, conditions = [], []
         for name in ("view_real", "view_synth"):
-            stream = self.streams[name]
+            stream = streams[name]
             source, target = draws[name].items.unbind(1)
             still_there = still(stream.bank, target)
             targets.append(self._cut(stream.bank, target, still_there, None, draws[name].image(1)).image)
-            jitter = normal(stream.key ^ 2, stream.index(step), 3) * self._config.view_center_noise_mm
+            jitter = normal(stream.key ^ 2, stream.index(block), 3) * self._config.view_center_noise_mm
             fixed = self._config.view_pair is not None
             between = None if fixed else camera_change(stream.bank, source, target)
             conditions.append(view_condition(images[name].center_mm + jitter, self._volume, between))
         return torch.cat(targets), torch.cat(conditions)
 
-    def _cut_all(self, bank: Bank, draws: Mapping[str, Draw], noise: torch.Generator) -> dict[str, Images]:
+    def _cut_all(self, bank: Bank, draws: Mapping[str, Draw], noise: _Noise) -> dict[str, Images]:
         rolls = torch.cat([draw.geometry.roll_rad for draw in draws.values()])
         centers = torch.cat([draw.geometry.center_mm for draw in draws.values()])
         crops = torch.cat([draw.items[:, 0] for draw in draws.values()])
         stored = [image for draw in draws.values() if (image := draw.image(0)) is not None]
         among = self._among([self.streams[name] for name in draws])
-        whole = self._cut(bank, crops, Geometry(rolls, centers), noise, torch.cat(stored) if stored else None, among)
         sizes = [len(draw.items) for draw in draws.values()]
+        white = noise.drawn([n // noise.steps for n in sizes], self._config.input_px) if noise.steps > 1 else None
+        images = torch.cat(stored) if stored else None
+        whole = self._cut(bank, crops, Geometry(rolls, centers), noise.only, images, among, white)
         parts = zip(whole.image.split(sizes), whole.center_mm.split(sizes), strict=True)
         return {name: Images(*part) for name, part in zip(draws, parts, strict=True)}
 
@@ -283,6 +357,7 @@ class Batches:
         noise: torch.Generator | None,
         stored: Tensor | None = None,
         among: tuple[int, Tensor] | None = None,
+        white: Tensor | None = None,
     ) -> Images:
         return cut(
             bank,
@@ -294,11 +369,50 @@ class Batches:
             generator=noise,
             stored=stored,
             among=among,
+            white=white,
         )
 
     def _label(self, bank: Bank, crop: Tensor, geometry: Geometry, images: Images) -> Labelled:
         released = self._config.parity == "released"
         return label(bank, crop, geometry, images, cube_mm=self._config.cube_mm, parity=released)
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """The pixel noise of consecutive steps, of each from a generator of its own."""
+
+    generators: tuple[torch.Generator, ...]
+
+    @classmethod
+    def of(cls, key: int, block: int, steps: int, device: torch.device) -> _Noise:
+        """Of so many steps, the first of which is number block * steps."""
+        return cls(tuple(noise_generator(key, block * steps + k, device) for k in range(steps)))
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return len(self.generators)
+
+    @property
+    def only(self) -> torch.Generator:
+        """The first step's, which is the only one's of a pass that makes one."""
+        return self.generators[0]
+
+    def drawn(self, sizes: Sequence[int], px: int) -> Tensor:
+        """(B, P, P) for sub-batches of so many images a step, each with its images step after step.
+
+        A step's noise is that of one draw for all its sub-batches, as a pass that makes one step has it.
+        """
+        device = self.only.device
+        steps = [
+            torch.randn((sum(sizes), px, px), device=device, generator=g).split(list(sizes)) for g in self.generators
+        ]
+        return torch.cat([part for sub_batch in zip(*steps, strict=True) for part in sub_batch])
+
+
+def _longer(stream: Stream, steps: int) -> Stream:
+    """The stream whose step is so many of this one."""
+    return stream if steps == 1 else replace(stream, size=steps * stream.size)
 
 
 def _singles(bank: Bank | None, frames: Tensor | None = None, view: int | None = None) -> Tensor | None:

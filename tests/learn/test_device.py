@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from handloom.learn import murauer, nearest, preview
 from handloom.learn.config import TrainConfig
 from handloom.learn.data import TrainingData
-from handloom.learn.device import WARM_UP, Execution, Replayed, StaticBatch, execution
+from handloom.learn.device import WARM_UP, Execution, Replayed, StaticBatch, _tensors, execution
+from handloom.learn.murauer_batches import Batches
 from handloom.learn.murauer_nets import Architecture, Groups, MurauerNets
 from handloom.learn.murauer_recipe import ARMS, MurauerConfig
 from handloom.learn.ranks import ALONE, Ranks
@@ -146,11 +147,14 @@ def taped(learner: murauer.Learner) -> Tape:
     return tape
 
 
-@pytest.mark.parametrize(("arm", "n"), [("full", 8), ("full", 0), ("+distribution-matching", 3), ("real-only", 8)])
-def test_a_replayed_step_is_the_step(arm: str, n: int, toy_data: MakeData) -> None:
-    plain = unlooked(learner(toy_data, arm, n))
+@pytest.mark.parametrize(
+    ("arm", "n", "ahead"), [("full", 8, 4), ("full", 0, 1), ("+distribution-matching", 3, 1), ("real-only", 8, 1)]
+)
+def test_a_replayed_step_is_the_step(arm: str, n: int, ahead: int, toy_data: MakeData) -> None:
+    plain, replayed = (unlooked(learner(toy_data, arm, n)) for _ in range(2))
+    for made in (plain, replayed):
+        made.batches = Batches(made.config, made.data, made.volume, ahead=ahead)
     run(plain, log=lambda i: i == 12)
-    replayed = unlooked(learner(toy_data, arm, n))
     tape = taped(replayed)
     run(replayed, log=lambda i: i == 12)
     stages = 1 + (arm != "real-only")
@@ -216,6 +220,25 @@ def test_a_batch_in_static_memory_makes_the_same_steps(toy_data: MakeData) -> No
         assert torch.equal(value, state(static)[name]), name
 
 
+@pytest.mark.parametrize(("arm", "n"), [("full", 8), ("full", 0), ("control", 3), ("real-only", 8)])
+def test_batches_made_ahead_are_those_made_one_by_one(arm: str, n: int, toy_data: MakeData) -> None:
+    """Two epochs of the labelled images, from a step in the middle of a block on; noise included."""
+    one = learner(toy_data, arm, n)
+    many = Batches(one.config, one.data, one.volume, ahead=4)
+    for step in (6, 7, 8, 3, 30):
+        plain, ahead = list(_tensors(one.batches.joint(step))), list(_tensors(many.joint(step)))
+        assert len(plain) == len(ahead) > 2
+        for a, b in zip(plain, ahead, strict=True):
+            assert a.shape == b.shape
+            # Coordinates are rounded otherwise in a longer batch: a pixel in a thousand may be its neighbour's.
+            assert (torch.isclose(a.double(), b.double(), atol=1e-4)).double().mean() > 0.999
+    if arm != "real-only":
+        for step in (5, 6):
+            plain, ahead = list(_tensors(one.batches.pretraining(step))), list(_tensors(many.pretraining(step)))
+            for a, b in zip(plain, ahead, strict=True):
+                assert (torch.isclose(a.double(), b.double(), atol=1e-4)).double().mean() > 0.999
+
+
 def test_what_is_one_tensor_in_a_batch_stays_one() -> None:
     shared = torch.arange(3.0)
     batch = {"a": [shared, (torch.zeros(2), None)], "b": shared, "n": 3}
@@ -277,9 +300,10 @@ def no_waiting() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("arm", ["full", "real+synthetic", "control", "synthetic-only"])
-def test_a_step_does_not_wait_for_the_device(arm: str, toy_data: MakeData) -> None:
+@pytest.mark.parametrize(("arm", "ahead"), [("full", 4), ("full", 1), ("control", 1), ("synthetic-only", 4)])
+def test_a_step_does_not_wait_for_the_device(arm: str, ahead: int, toy_data: MakeData) -> None:
     made = unlooked(learner(toy_data, arm))
+    made.batches = Batches(made.config, made.data, made.volume, ahead=ahead)
     last = made.total_steps - 1
     # The first steps make what is kept: optimisers' state, tables of the shuffles, the box of the centres.
     for index in (0, made.config.pretrain_steps % (last + 1)):
