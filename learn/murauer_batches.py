@@ -160,15 +160,16 @@ class JointBatch:
     def part(self, number: int, of: int) -> JointBatch:
         """That of one of the consecutive steps whose samples this batch holds."""
 
-        def mine(x: Tensor) -> Tensor:
-            return x.unflatten(0, (of, -1))[number]
+        def mine(x: Tensor, halves: int = 1) -> Tensor:
+            """What is stored half after half holds each step in both."""
+            rows: Tensor = x.unflatten(0, (halves, of, -1))[:, number]
+            return rows.flatten(0, 1)
 
-        views = self.views and tuple(x.unflatten(0, (2, of, -1))[:, number].flatten(0, 1) for x in self.views)
         return JointBatch(
             images={name: mine(image) for name, image in self.images.items()},
             labelled={name: labelled_part(known, number, of) for name, known in self.labelled.items()},
             paired=None if self.paired is None else mine(self.paired),
-            views=views,  # type: ignore[arg-type]
+            views=None if self.views is None else (mine(self.views[0], 2), mine(self.views[1], 2)),
         )
 
 
