@@ -76,7 +76,7 @@ def latent_depth(run: Path, recording: Path, poses: Path | None, count: int | No
 def latent_hands(ctx: click.Context, run: Path, recording: Path, as_json: bool) -> None:
     """List the images whose crop shows no hand that the model knows; ends with 1 if there are any.
 
-    Each crop goes depth -> pose -> depth. The limit is what one training image in a hundred exceeds.
+    Each crop goes depth -> pose -> depth. The limit is what one training image in fifty exceeds.
     """
     from .console import progress
     from .learn.crossing_check import check_hands

@@ -82,6 +82,8 @@ def train(
     for name, value in result.metrics.items():
         if name.startswith("val/"):
             click.echo(f"  {name:<14} {value:.2f}")
+    if result.metrics.get("gan/collapsed"):
+        click.echo(f"  the generator has collapsed: its maps hardly differ from each other; see {run_dir}/samples")
     print_next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
 
 

@@ -82,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from handloom.learn.crossing_check import STRICT, as_input, distances
+    from handloom.learn.crossing_check import LIMIT, as_input, distances
     from handloom.learn.model import load_model
     from handloom.stores.recording import open_recording
 
@@ -94,7 +94,7 @@ def main() -> None:
         name: distances(model.nets, as_input(model, torch.from_numpy(images[:, None]))).numpy()
         for name, images in crops.items()
     }
-    threshold = float(kept["quantiles"][STRICT]) if kept else float("nan")
+    threshold = float(kept["quantiles"][LIMIT]) if kept else float("nan")
     print(f"{options.run}, {options.split} frames of {options.on}; threshold {threshold:.3f}")
     print(f"{'crops of':<10}{'images':>8}{'median':>9}{'AUC':>8}{'flagged':>10}")
     for name, values in found.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from ..stores.errors import HandloomError
 from ..stores.joints import converted
-from ..stores.page import refuse_taken, write_page
+from ..stores.page import Picture, refuse_taken, write_page
 from ..stores.recording import Recording
 from .crossing_check import generating
-from .crossing_figures import triplet_picture, walk_animation, walk_picture
+from .crossing_figures import health_blocks, triplet_picture, walk_animation, walk_picture
 from .crossing_space import latents_of_depth, random_walk, walk
 from .inputs import cut, recording_views
 from .model import PoseModel
 from .predictions import rows_of
+from .report import Gallery, Section
 
+NAMES: Final = ("walk", "walk-moving", "between", "triplets")
 ANCHORS: Final = 5
 STEPS: Final = 8
 TRIPLETS: Final = 8
@@ -65,9 +67,31 @@ def draw(
         HandloomError: no generator, no such frames with whole poses, or a picture is there already.
     """
     generating(model)
-    files = {name: out / f"{name}.png" for name in ("walk", "walk-moving", "between", "triplets")}
+    files = {name: out / f"{name}.png" for name in NAMES}
     for path in files.values():
         refuse_taken(path, overwrite=overwrite, what="picture")
+    pictures = pictures_of(model, recording, ends=ends, split=split, seed=seed)
+    for name, picture in pictures.items():
+        write_page(picture.light, files[name], overwrite=overwrite, what="picture")
+    return {files[name]: picture.caption for name, picture in pictures.items()}
+
+
+def space_sections(model: PoseModel, run: Path, recording: Recording, *, split: str, seed: int) -> list[Section]:
+    """What a report says of Crossing Nets beside their errors: the shared space in pictures, and the GAN's health.
+
+    Raises:
+        HandloomError: the model has no generator, or the recording not two whole labels to start from.
+    """
+    pictures = pictures_of(model, recording, ends=None, split=split, seed=seed)
+    shown = [pictures[name] for name in ("walk-moving", "between", "triplets", "walk")]
+    return [Section("The shared latent space", [Gallery(shown)]), Section("The depth GAN", health_blocks(run))]
+
+
+def pictures_of(
+    model: PoseModel, recording: Recording, *, ends: tuple[int, int] | None, split: str, seed: int
+) -> dict[str, Picture]:
+    """The pictures by `NAMES`; arguments and errors as `draw`."""
+    generating(model)
     known = known_crops(model, recording, split=split, also=ends or ())
     about_palm = (known.joints_mm - known.joints_mm[:, model.layout.palm, None]).flatten(1).numpy()
     if ends is None:
@@ -89,7 +113,7 @@ def draw(
     between = walk(model, z[0], z[1], STEPS + 1)
     spread = np.linspace(0, len(known.crops) - 1, min(TRIPLETS, len(known.crops))).round().astype(int)
     shown = triplet_picture(model, known.crops[spread], known.joints_mm[spread])
-    pictures = {
+    made = {
         "walk": (walk_picture(walked, model), f"a walk past {len(stations)} poses, skeletons above generated depth"),
         "walk-moving": (walk_animation(walked, model), "the same as a moving picture"),
         "between": (
@@ -98,9 +122,7 @@ def draw(
         ),
         "triplets": (shown, "true pose, both through the shared space, estimated pose, from top to bottom"),
     }
-    for name, (picture, _) in pictures.items():
-        write_page(picture.light, files[name], overwrite=overwrite, what="picture")
-    return {files[name]: what for name, (_, what) in pictures.items()}
+    return {name: replace(picture, caption=what) for name, (picture, what) in made.items()}
 
 
 def known_crops(model: PoseModel, recording: Recording, *, split: str, also: tuple[int, ...] = ()) -> Known:

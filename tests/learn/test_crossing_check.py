@@ -37,7 +37,7 @@ def half(run: Path, tmp_path: Path, recordings: Any) -> tuple[Path, float]:
     found = check_hands(load_model(run), open_recording(recordings.real))
     middle = float(np.median(found.distance))
     state = read_checkpoint(run)
-    kept = {**state["description"]["hand_check"], "quantiles": {"0.99": middle}}
+    kept = {**state["description"]["hand_check"], "quantiles": {"0.98": middle}}
     (tmp_path / "half").mkdir()
     write_checkpoint(
         tmp_path / "half",
@@ -52,7 +52,7 @@ def test_the_distance_is_that_of_silhouettes_and_of_depth() -> None:
     captured, generated = torch.ones(3, 1, 8, 8), torch.ones(3, 1, 8, 8)
     captured[0, 0, 0, :4], generated[0, 0, 0, 2:6] = 0.5, 0.5  # four and four pixels, two in common
     captured[1], generated[1] = -1.0, 0.3  # each pixel off by more than 1: clipped
-    expected = [4 / 6 + 2 * 4 * 0.25 / 64, 2.0, 0.0]  # the last shows nothing, and nothing comes back
+    expected = [4 / 6 + 4 * 0.25 / 64, 1.0, 0.0]  # the last shows nothing, and nothing comes back
     torch.testing.assert_close(reconstruction_distance(captured, generated), torch.tensor(expected))
 
 
@@ -61,7 +61,7 @@ def test_a_model_keeps_the_quantiles_of_its_training_images() -> None:
     assert kept == {
         "images": "captured",
         "count": 1001,
-        "quantiles": {"0.5": 0.5, "0.9": 0.9, "0.95": 0.95, "0.99": 0.99},
+        "quantiles": {"0.5": 0.5, "0.9": 0.9, "0.95": 0.95, "0.98": 0.98, "0.99": 0.99},
     }
 
 
@@ -140,7 +140,7 @@ def test_the_command_lists_them_and_ends_with_findings(half: tuple[Path, float],
     said = json.loads(done.stdout)
     assert (said["images"], len(said["flagged"]), said["without_a_centre"]) == (96, 48, 0)
     high = read_checkpoint(path)
-    high["description"]["hand_check"]["quantiles"]["0.99"] = 10.0
+    high["description"]["hand_check"]["quantiles"]["0.98"] = 10.0
     write_checkpoint(path, description=high["description"], weights=high["weights"], training=high["training"])
     done = CliRunner().invoke(main, ["latent", "hands", str(path), "--on", str(recordings.real)])
     assert done.exit_code == 0

@@ -24,10 +24,10 @@ from handloom.learn.crossing_figures import (
     walk_animation,
     walk_picture,
 )
-from handloom.learn.crossing_pictures import known_crops
+from handloom.learn.crossing_pictures import known_crops, space_sections
 from handloom.learn.crossing_space import random_walk
 from handloom.learn.model import PoseModel, write_checkpoint
-from handloom.learn.report import Text
+from handloom.learn.report import Report, Text
 from handloom.stores.errors import HandloomError
 from handloom.stores.page import Picture
 from handloom.stores.recording import open_recording
@@ -126,6 +126,17 @@ def test_known_crops_are_those_of_whole_labels(drawing_model: PoseModel, recordi
     assert float(known.joints_mm[:, 0].norm(dim=-1).max()) < 60, "about the centre that was found"
     with pytest.raises(HandloomError, match="no labels to start from"):
         known_crops(drawing_model, open_recording(recordings.unlabelled), split="all")
+
+
+def test_a_report_shows_the_space_and_the_game(drawing_model: PoseModel, tmp_path: Path, recordings: Any) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "stage": 3.0, "gan/diversity": 0.1}) + "\n")
+    real = open_recording(recordings.real)
+    space, game = space_sections(drawing_model, tmp_path, real, split="test", seed=0)
+    assert (space.title, game.title) == ("The shared latent space", "The depth GAN")
+    html = Report("x", [space, game]).html()
+    assert html.count("data:image/png;base64,") >= 4 + 2
+    assert "The generator had collapsed at step 1" in html
+    assert "a walk past 5 poses" in html
 
 
 def test_the_command_draws_all_pictures_once(run: Path, tmp_path: Path, recordings: Any) -> None:
