@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..stores.documents import read_ids
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout
 from ..stores.lineage import usable_twins
@@ -337,8 +338,8 @@ def read_frame_ids(path: Path) -> NDArray[np.uint64]:
         HandloomError: the file is missing or a line is not a number.
     """
     try:
-        return np.unique(np.array([int(line) for line in path.read_text().split()], np.uint64))
-    except (OSError, ValueError, OverflowError) as error:
+        return np.unique(np.array(read_ids(path), np.uint64))
+    except (OSError, ValueError) as error:
         raise HandloomError(
             "The list of labelled frames cannot be read",
             where=str(path),

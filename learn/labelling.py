@@ -23,6 +23,7 @@ from ..stores.diverse import (
     labelled_rows,
     pose_descriptors,
 )
+from ..stores.documents import read_ids
 from ..stores.edit import frame_rows
 from ..stores.errors import HandloomError
 from ..stores.joints import Layout, layout_named
@@ -249,7 +250,7 @@ def _layout(recording: Recording, estimator: Estimator | None, asked: str | None
 
 def _read_ids(path: Path) -> list[int]:
     try:
-        return [int(line) for line in path.read_text().split()]
+        return read_ids(path)
     except (OSError, ValueError) as error:
         raise HandloomError(
             "The list of frames cannot be read", where=str(path), why=str(error), fix="one frame_id a line"

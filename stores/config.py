@@ -7,6 +7,7 @@ refused with the keys it does know.
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from .documents import read_small, said
 from .errors import HandloomError
 
 M = TypeVar("M", bound=BaseModel)
@@ -38,11 +40,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         HandloomError: it is missing, cannot be parsed, or is no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _plain(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise HandloomError("There is no configuration", where=str(path)) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HandloomError("The configuration cannot be read", where=str(path), why=str(error)) from error
+    except (OSError, ValueError) as error:
+        raise HandloomError("The configuration cannot be read", where=str(path), why=said(error)) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -54,9 +56,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def _plain(text: str) -> Any:
+    """What YAML makes of a text.
+
+    Raises:
+        ValueError: it is none, is nested deeper than anybody writes, or says more than it holds: an alias repeats what
+            stands elsewhere, and a few lines of them would be more than any memory.
+    """
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it holds an alias (*name): write the values out")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def write_yaml(values: Mapping[str, Any], path: Path) -> None:
     """Write plain values so that `read_yaml` gives them back."""
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.dump(dict(values), Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes a value that stands in two places twice, since `read_yaml` takes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Of nothing."""
+        return True
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -72,8 +100,8 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         if not sign or not all(names):
             raise HandloomError(f"'{override}' is not an override", why="the form is key=value or a.b=value")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = _plain(text)
+        except ValueError as error:
             raise HandloomError(f"The value of '{key}' cannot be read", where=override, why=str(error)) from error
         place = out
         for name in names[:-1]:
@@ -81,7 +109,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
             if inner is None:
                 inner = place[name] = {}
             if not isinstance(inner, dict):
-                raise HandloomError(f"'{key}' leads nowhere", where=override, why=f"'{name}' is {inner!r}")
+                raise HandloomError(f"'{key}' leads nowhere", where=override, why=f"'{name}' is {reprlib.repr(inner)}")
             place = inner
         place[names[-1]] = value
     return out
@@ -114,14 +142,16 @@ def checked_dataclass(kind: type[D], values: Mapping[str, Any], *, where: str = 
 def _mistake(model: Any, error: ValidationError, where: str) -> HandloomError:
     """The first of pydantic's findings in words."""
     first = error.errors()[0]
-    said = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
-        return HandloomError("The configuration contradicts itself", where=where, why=said)
+        return HandloomError("The configuration contradicts itself", where=where, why=reason)
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = ", ".join(known_keys(model, first["loc"][:-1]))
         return HandloomError(f"Unknown key '{key}'", where=where, why=f"known: {known}")
-    return HandloomError(f"'{key}' is not valid", where=where, why=f"{said}; it is {first.get('input')!r}")
+    return HandloomError(
+        f"'{key}' is not valid", where=where, why=f"{reason}; it is {reprlib.repr(first.get('input'))}"
+    )
 
 
 def known_keys(model: Any, place: Sequence[int | str] = ()) -> tuple[str, ...]:

@@ -46,6 +46,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_ids(path: Path) -> list[int]:
+    """The frame_ids of a text file, one a line.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is no whole number from 0 to 2^64 - 1.
+    """
+    ids = [int(word) for word in read_small(path).decode("utf-8-sig").split()]
+    wrong = next((number for number in ids if not 0 <= number < 1 << 64), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong} is no frame_id")
+    return ids
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The table of a TOML file.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codec import codec_named
+from .documents import read_ids
 from .errors import HandloomError
 from .lineage import twin_descent
 from .numbering import kept_numbers, new_numbers
@@ -204,7 +205,7 @@ def chosen_rows(path: Path, *, frames: str | None, split: str | None) -> NDArray
     if colon and (first + last).isdigit():
         return np.arange(int(first or 0), int(last or recording.n_frames))
     try:
-        ids = [int(line) for line in Path(frames).read_text().split()]
+        ids = read_ids(Path(frames))
     except (OSError, ValueError) as error:
         raise HandloomError(
             "The frames to keep cannot be read", where=frames, why=str(error), fix="give A:B or a frame_id a line"

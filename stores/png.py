@@ -15,6 +15,8 @@ from .documents import read_small, said
 from .errors import HandloomError
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+MOST_PACKED: Final = 1100
+"""Deflate makes at most 1032 bytes of one: what a header promises beyond that, no data can keep."""
 _COLOUR: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
 
@@ -64,6 +66,9 @@ def _checked(path: Path, size: tuple[int, int] | None) -> tuple[bytes, tuple[int
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
     if not (0 < width <= LARGEST_PX and 0 < height <= LARGEST_PX):
         raise HandloomError("The image size is not plausible", where=str(path), why=f"{width} x {height}")
+    if width * height * bits // 8 > len(data) * MOST_PACKED:
+        why = f"{len(data)} bytes cannot hold {width} x {height} pixels"
+        raise HandloomError("The PNG is truncated or damaged", where=str(path), why=why)
     if size is not None and (width, height) != size:
         raise HandloomError(
             "An image disagrees with the rig",

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import Rig
+from .documents import said
 from .errors import HandloomError
 from .joints import LAYOUTS, Layout
 
@@ -55,12 +56,14 @@ def read_poses(path: Path, rig: Rig, frames: Collection[int] | None = None, *, l
             where one belongs.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        if path.exists() and not path.is_file():
+            raise OSError("it is a folder" if path.is_dir() else "it is no file")
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return _read(csv.reader(file), path, rig, None if frames is None else frozenset(frames), like)
     except FileNotFoundError as error:
         raise HandloomError("There are no poses", where=str(path), fix="handloom predict writes them") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HandloomError("The poses cannot be read", where=str(path), why=str(error)) from error
+        raise HandloomError("The poses cannot be read", where=str(path), why=said(error)) from error
 
 
 def _read(rows: Any, path: Path, rig: Rig, frames: frozenset[int] | None, like: Layout | None) -> Poses:
