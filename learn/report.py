@@ -1,7 +1,7 @@
 """One self-contained HTML page: text, tables with intervals, pictures as data URIs, light and dark.
 
-The page asks nothing of the network (its own content policy forbids it) and runs no script, so it reads the
-same over ssh, in a CI artefact and as an attachment.
+The page asks nothing of the network (its own content policy forbids it), so it reads the same over ssh, in a CI
+artefact and as an attachment. Its one script sorts tables of three rows and more; without it they stand as they are.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ class Table:
     best: int | None = None
     """The row to set in bold."""
 
+    @property
+    def sortable(self) -> bool:
+        """Whether there is anything to sort."""
+        return len(self.rows) > 2
+
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), "a row has another length"
 
@@ -92,10 +97,15 @@ class Report:
     """The command and version, for the last line."""
     made_at: datetime | None = None
 
+    @property
+    def sortable(self) -> bool:
+        """Whether one of its tables is."""
+        return any(isinstance(block, Table) and block.sortable for part in self.sections for block in part.blocks)
+
     def html(self) -> str:
         """The whole page."""
         environment = page_environment(__package__ or "")
-        environment.filters |= {"number": _number, "kind": lambda block: type(block).__name__}
+        environment.filters |= {"number": _number, "exact": _exact, "kind": lambda block: type(block).__name__}
         environment.globals |= {"widest": _widest, "percent": _percent, "numeric": _numeric}
         made_at = (self.made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
         return environment.get_template("report.html.j2").render(report=self, made_at=made_at)
@@ -156,6 +166,11 @@ def _numeric(table: Table, column: int) -> bool:
     """Whether a column holds plain numbers, which stand right."""
     cells = [row[column] for row in table.rows if row[column] is not None]
     return bool(cells) and all(isinstance(cell, int | float) for cell in cells)
+
+
+def _exact(value: float | None) -> str:
+    """What a table is sorted by."""
+    return "" if value is None or not math.isfinite(value) else repr(value)
 
 
 def _widest(table: Table, column: int) -> float:

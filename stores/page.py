@@ -1,10 +1,11 @@
 """What every page of the kit shares: one look for a light and a dark ground, charts, pictures that the page holds.
 
 A page is one HTML file that asks nothing of the network (its own content policy forbids it), so it reads the same over
-ssh, in a CI artefact and as an attachment. Reports run no script; a page that people work with runs the one whose
-hash its template names: block `policy` of `templates/page.html.j2`, which templates extend, and the filter
-`allowed_script`. Charts are drawn twice, by matplotlib's objects alone, on a transparent ground; matplotlib and jinja2
-are imported when there is something to draw.
+ssh, in a CI artefact and as an attachment. A page runs at most the one script whose hash its template names: block
+`policy` of `templates/page.html.j2`, which templates extend, and the filter `allowed_script`. A report's is `sort.js`
+(global `sort_script`), which sorts tables of class `sortable`: a cell's `data-value` is its number, '' if unknown.
+Charts are drawn twice, by matplotlib's objects alone, on a transparent ground; matplotlib and jinja2 are imported when
+there is something to draw.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ def page_environment(package: str) -> Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"uri": _data_uri, "allowed_script": _allowed_script}
+    environment.globals["sort_script"] = loaders[-1].get_source(environment, "sort.js")[0]
     return environment
 
 

@@ -13,6 +13,8 @@ from handloom.learn.report import Code, Facts, Gallery, Measured, Report, Sectio
 from handloom.stores.errors import HandloomError
 from handloom.stores.page import Picture
 
+from browser import open_page
+
 PNG = bytes.fromhex("89504e470d0a1a0a")
 WHEN = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 
@@ -116,3 +118,54 @@ def test_writing_does_not_overwrite(tmp_path: Path):
         page().write(path)
     page().write(path, overwrite=True)
     assert "2026-11-21 08:00 UTC" in path.read_text(encoding="utf-8")
+
+
+def models_table() -> Table:
+    interval = Interval(1.0, 2.0, 5, "sequences")
+    rows = [
+        ["run 10", Measured(9.5, interval), 3, "80 %"],
+        ["run 9", Measured(12.25, interval), None, "9 %"],
+        ["run 2", Measured(float("nan")), 1, "–"],
+        ["run 1", Measured(10.0), 2, "100 %"],
+    ]
+    return Table(["model", "error (mm)", "missed", "share"], rows)
+
+
+def test_tables_sort_by_click_and_by_key(tmp_path: Path):
+    path = tmp_path / "report.html"
+    Report("t", [Section("s", [models_table(), Table(["x"], [[1], [2]])])], made_at=WHEN).write(path)
+    with open_page(path) as view:
+
+        def order(column: int = 0) -> str:
+            cells = (
+                f"[...document.querySelectorAll('.sortable tbody tr')].map(r => r.cells[{column}].textContent.trim())"
+            )
+            return str(view.evaluate(f"{cells}.map(t => t.replace('run ', '')).join(' ')"))
+
+        def click(column: int) -> str:
+            view.click(f".sortable th:nth-child({column}) button")
+            return order()
+
+        assert order() == "10 9 2 1"
+        assert view.evaluate("document.querySelectorAll('table.sortable').length") == 1
+        assert click(2) == "10 1 9 2", "by the numbers, not their texts; the unknown one last"
+        assert click(2) == "9 1 10 2", "downwards, the unknown one last still"
+        assert view.evaluate("document.querySelectorAll('th[aria-sort=descending]').length") == 1
+        assert click(2) == "10 9 2 1", "as it was"
+        assert click(3) == "2 1 10 9"
+        assert click(4) == "9 10 1 2", "9 % before 80 %"
+        assert click(1) == "1 2 9 10", "names by the numbers in them"
+        view.evaluate("document.querySelector('.sortable th:nth-child(2) button').focus()")
+        view.key(" ")
+        assert order() == "10 1 9 2", "by the keyboard"
+        assert view.problems == []
+
+
+def test_a_page_without_a_table_worth_sorting_runs_no_script():
+    few = Report("t", [Section("s", [Table(["x"], [[1], [2]])])], made_at=WHEN).html()
+    assert "<script" not in few
+    assert "script-src" not in few
+    many = Report("t", [Section("s", [models_table()])], made_at=WHEN).html()
+    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/=]{44}'\"", many)
+    assert 'data-value="12.25"' in many
+    assert many.count('data-value=""') == 1
