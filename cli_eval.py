@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FILE, FOLDER, json_option, print_json, print_next, seed_option
+from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option
+
+if TYPE_CHECKING:
+    from .learn.evaluate import Evaluation
 
 SPLITS = click.Choice(["train", "val", "test", "all"])
 center_option = click.option(
@@ -21,6 +24,7 @@ subject_option = click.option(
     help="These people only, of all splits unless --split is given; says whether the model has seen them.",
 )  # fmt: skip
 view_option = click.option("--view", "views", multiple=True, metavar="CAMERA", help="These cameras only.")
+report_option = click.option("--report", type=FILE, help="Also write a page: skeletons, curves, tables that sort.")
 dataset_option = click.option("--dataset", type=click.Choice(["nyu", "icvl", "msra"]))
 KINDS = click.Choice(["uvd", "xyz"])
 
@@ -37,6 +41,8 @@ def evaluate() -> None:
 @split_option
 @subject_option
 @view_option
+@report_option
+@overwrite_option
 @seed_option
 @json_option
 @click.pass_context
@@ -48,6 +54,8 @@ def eval_model(
     split: str,
     subjects: tuple[str, ...],
     views: tuple[str, ...],
+    report: Path | None,
+    overwrite: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -57,6 +65,7 @@ def eval_model(
     from .learn.tables import breakdown
     from .stores.recording import open_recording
 
+    _refuse_taken(report, overwrite=overwrite)
     on = open_recording(recording)
     found = evaluate_model(
         open_estimator(run),
@@ -68,10 +77,13 @@ def eval_model(
         views=_numbers(on, views),
         seed=seed,
     )
+    _write_report(report, {found.name: found}, on, overwrite=overwrite)
     if as_json:
         print_json(found.to_dict())
         return
     click.echo("\n".join([*found.lines(), "", *breakdown(found.metrics)]))
+    if report is not None:
+        click.echo(f"{report}: the same as a page, with pictures")
 
 
 @evaluate.command("compare")
@@ -83,6 +95,8 @@ def eval_model(
 @split_option
 @subject_option
 @view_option
+@report_option
+@overwrite_option
 @seed_option
 @json_option
 @click.pass_context
@@ -96,6 +110,8 @@ def eval_compare(
     split: str,
     subjects: tuple[str, ...],
     views: tuple[str, ...],
+    report: Path | None,
+    overwrite: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -109,8 +125,11 @@ def eval_compare(
         raise click.UsageError("give --on R.zarr for models, or --truth GT.txt --dataset NAME for result files")
     if recording is None and dataset is None:
         raise click.UsageError("--truth needs --dataset nyu|icvl|msra")
+    if report is not None and recording is None:
+        raise click.UsageError("--report draws on the depth of a recording: give --on R.zarr")
     from .learn.tables import compared_table
 
+    _refuse_taken(report, overwrite=overwrite)
     if recording is None:
         from .learn.result_files import dataset_named
         from .learn.results import compare_results
@@ -138,6 +157,7 @@ def eval_compare(
             seed=seed,
         )
         differences = compare_evaluations(found, seed=seed)
+        _write_report(report, found, on, overwrite=overwrite)
         said = [one.to_dict() for one in found.values()]
         first = next(iter(found.values()))
         lines = compared_table({name: one.metrics for name, one in found.items()}, first.title())
@@ -149,6 +169,8 @@ def eval_compare(
         lines += ["", *difference.lines()]
     for name, texts in notes.items():
         lines += ["", name, *(f"  {text}" for text in texts)]
+    if report is not None:
+        lines += ["", f"{report}: the models as a page, with pictures"]
     click.echo("\n".join(lines))
 
 
@@ -209,6 +231,28 @@ def eval_results(
     click.echo("\n".join([*found.metrics.lines(), *found.stated.lines(), "", *breakdown(found.metrics)]))
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _refuse_taken(report: Path | None, *, overwrite: bool) -> None:
+    if report is not None:
+        from .stores.page import refuse_taken
+
+        refuse_taken(report, overwrite=overwrite)
+
+
+def _write_report(report: Path | None, found: Mapping[str, Evaluation], recording: Any, *, overwrite: bool) -> None:
+    """The page of what was measured."""
+    if report is None:
+        return
+    from . import __version__
+    from .learn.pages import evaluation_sections
+    from .learn.report import Report, parts_sections
+
+    sections = [*evaluation_sections(found, recording), *parts_sections({n: e.metrics for n, e in found.items()})]
+    title = "Error of a model" if len(found) == 1 else "Models on the same frames"
+    made_by = f"handloom {__version__} eval"
+    first = next(iter(found.values()))
+    Report(title, sections, subtitle=first.title(), made_by=made_by).write(report, overwrite=overwrite)
 
 
 def _split(ctx: click.Context, split: str, subjects: Sequence[str]) -> str:

@@ -156,6 +156,32 @@ def metrics_table(results: Mapping[str, Metrics], *, caption: str = "", details:
     return Table(columns, rows, caption, best)
 
 
+def parts_sections(results: Mapping[str, Metrics]) -> list[Section]:
+    """Tables of errors by joint, and by camera, person and sequence where there are several; a column a model.
+
+    Args:
+        results: metrics by name, all on the same images.
+    """
+    first = next(iter(results.values()))
+    same = {name: m for name, m in results.items() if m.joint_names == first.joint_names}
+    joints: list[list[Cell]] = [
+        [joint, *(Measured(m.per_joint_mm[i]) for m in same.values())] for i, joint in enumerate(first.joint_names)
+    ]
+    tables = [Table(["joint", *(f"{name} (mm)" for name in same)], joints, "Mean error of each joint.")]
+    for what, parts in first.parts.items():
+        if len(parts) < 2:
+            continue
+        theirs = [{part.name: part for part in m.parts[what]} for m in results.values()]
+        rows: list[list[Cell]] = []
+        for part in parts:
+            columns = [by_name.get(part.name) for by_name in theirs]
+            rows.append(
+                [part.name, part.images, *(None if c is None else Measured(c.mean_mm, c.interval) for c in columns)]
+            )
+        tables.append(Table([what, "images", *(f"{name} (mm)" for name in results)], rows, f"Mean error by {what}."))
+    return [Section("By joint, camera, person, sequence", tables)]
+
+
 def _number(value: Cell, digits: int = 2) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"

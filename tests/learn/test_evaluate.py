@@ -317,6 +317,17 @@ def test_the_commands(runs: Callable[[str], Path], real: Recording, tmp_path: Pa
     assert [said[name] for name in kept] == ["predicted", 5, 0, CHOSEN_BY, "test", [], []]
     assert [part["name"] for part in said["metrics"]["parts"]["view"]] == ["cam0", "cam1", "cam2"]
 
+    drawn = run("model", "run", "--on", "r.zarr", "--report", "page.html")
+    assert drawn.output.splitlines()[-1] == "page.html: the same as a page, with pictures"
+    page = Path("page.html").read_text()
+    assert "Mean error by view." in page
+    assert '<table class="sortable">' in page
+    taken = run("model", "run", "--on", "r.zarr", "--report", "page.html")
+    assert (taken.exit_code, "exists already" in taken.stderr) == (2, True)
+    again = run("compare", "run", "m.onnx", "--on", "r.zarr", "--report", "page.html", "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert "Models on the same frames" in Path("page.html").read_text()
+
     both = run("compare", "run", "m.onnx", "--on", "r.zarr")
     assert both.exit_code == 0, both.output
     lines = both.output.splitlines()
