@@ -14,7 +14,7 @@ from handloom.cli import main
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-PAGES_WITHOUT_COMMANDS = {"calibration", "datasets", "gpu", "several-processes"}
+PAGES_WITHOUT_COMMANDS = {"calibration", "datasets", "evaluation", "gpu", "several-processes"}
 """What they show needs data that cannot be shipped, cameras, a GPU, or a launcher of processes."""
 
 
