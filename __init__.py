@@ -34,12 +34,13 @@ _HOMES: Final = {
 }
 
 
-def load_model(path: str | os.PathLike[str], *, threads: int = 1) -> Model:
+def load_model(path: str | os.PathLike[str], *, threads: int = 1, runtime: str = "onnxruntime") -> Model:
     """Open a model that `handloom export` wrote, to run on this machine's CPU.
 
     Args:
         path: the .onnx file.
         threads: of the network; one is the fastest for one image at a time.
+        runtime: 'onnxruntime', or 'openvino' for a model that was exported with --openvino, in bfloat16.
 
     Raises:
         HandloomError: it is missing, damaged, of a newer version or no model of handloom.
@@ -48,7 +49,7 @@ def load_model(path: str | os.PathLike[str], *, threads: int = 1) -> Model:
 
     from .learn.predict import load
 
-    return load(Path(path), threads=threads)
+    return load(Path(path), threads=threads, runtime=runtime)
 
 
 def __getattr__(name: str) -> Any:

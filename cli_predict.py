@@ -16,13 +16,23 @@ from .options import FILE, FOLDER, overwrite_option, print_next
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.option("--out", type=FILE, required=True, help="The ONNX file to write.")
+@click.option("--on", type=FOLDER, help="Validation recording: makes the confidence a probability.")
+@click.option("--openvino", is_flag=True, help="Allow bfloat16 (extra 'openvino'), if poses on --on move <= 0.5 mm.")
 @overwrite_option
-def export(run: Path, out: Path, overwrite: bool) -> None:
+def export(run: Path, out: Path, on: Path | None, openvino: bool, overwrite: bool) -> None:
     """Write one file with weights, preprocessing, joint names, units and provenance."""
     from .learn.export import export as write_model
 
-    made = write_model(run, out, overwrite=overwrite)
+    if openvino and on is None:
+        raise click.UsageError("--openvino needs --on, a validation recording to measure the poses on")
+    made = write_model(run, out, overwrite=overwrite, on=on, openvino=openvino)
     click.echo(f"{out}: {made.size_bytes / 1e6:.1f} MB, joints within {made.parity_mm:.4f} mm of the run's")
+    if made.confidence is not None and made.confidence.rank_correlation is not None:
+        one, fused = made.confidence.rank_correlation
+        frames = f"fitted on {made.confidence.frames} frames"
+        click.echo(f"  confidence {frames}; rank correlation of doubt and error {one:.2f}, fused poses {fused:.2f}")
+    if made.moved is not None:
+        click.echo(f"  in bfloat16 poses move by {made.moved.mean_mm:.2f} mm, at most {made.moved.largest_mm:.2f}")
     print_next(f"handloom predict {out} INPUT --out poses.csv")
 
 
@@ -39,6 +49,9 @@ def export(run: Path, out: Path, overwrite: bool) -> None:
 @click.option("--fused", is_flag=True, help="Also write the poses of all cameras together (camera 'rig').")
 @click.option("--track", is_flag=True, help="Follow the hand: the last pose says where to look.")
 @click.option("--smooth", is_flag=True, help="Smooth the joints over time (One-Euro filter).")
+@click.option(
+    "--runtime", type=click.Choice(["onnxruntime", "openvino"]), default="onnxruntime", help="What runs the network."
+)
 @click.option("--live", type=click.Choice(["virtual", "realsense"]), help="Cameras instead of INPUT, until ctrl-C.")
 @click.option("--rig", type=FILE, help="Where the cameras stand (rig.toml), for cameras and RealSense files.")
 @click.option("--views", type=click.IntRange(1), default=3, show_default=True, help="Cameras of '--live virtual'.")
@@ -58,6 +71,7 @@ def predict(
     views: int,
     fps: int,
     frames: int | None,
+    runtime: str,
     overwrite: bool,
     **given: Any,
 ) -> None:
@@ -75,9 +89,8 @@ def predict(
     if live:
         if overlay or camera or center:
             raise click.UsageError("--overlay, --camera and --center go with INPUT, not with --live")
-        _predict_live(
-            load(model), live, out, rig=rig, views=views, fps=fps, frames=frames, overwrite=overwrite, **given
-        )
+        net = load(model, runtime=runtime)
+        _predict_live(net, live, out, rig=rig, views=views, fps=fps, frames=frames, overwrite=overwrite, **given)
         return
     if out is None:
         raise click.UsageError("--out says where to write the poses")
@@ -87,7 +100,9 @@ def predict(
             _matching(source), rig, camera, depth_unit_mm, _three(center) if center else None, locate=not given["track"]
         ) as images,
     ):
-        done = predict_to(load(model), images, out, overlay=overlay, overwrite=overwrite, progress=report, **given)
+        done = predict_to(
+            load(model, runtime=runtime), images, out, overlay=overlay, overwrite=overwrite, progress=report, **given
+        )
     missed = f", no hand in {done.missed}" if done.missed else ""
     click.echo(f"{out}: poses of {done.poses} images{missed}")
     if done.fused:

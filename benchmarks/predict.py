@@ -1,10 +1,12 @@
-"""Latency of one prediction: batch 1, one thread, every preset, medians of one interleaved run.
+"""Latency of one prediction: batch 1, one thread, every preset, medians of one interleaved run; and whole batches.
 
-    python benchmarks/predict.py [--runs 300] [--keep DIR]
+    python benchmarks/predict.py [--runs 300] [--keep DIR] [--openvino]
 
 Weights are random: the time does not depend on them. `network` is onnxruntime alone, `image` also cuts the
 crop out of a 640x480 frame, `tracked` does both twice, as `predict` does. `first pose` is a fresh
-process, from its start to the first pose of a frame whose hand has to be found.
+process, from its start to the first pose of a frame whose hand has to be found. `batch` is the network on 32 crops at
+a time, in images a second of CPU time; `batch with crops` also cuts them out of 640x480 frames, `predicted` does both
+twice. --openvino adds the network in bfloat16, ungated (weights are random: how far poses move says nothing here).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 
 METHODS = ("murauer", "crossing")
 PRESETS = ("quick", "fast", "paper")
+BUDGET_BATCH = {"murauer paper": 400, "murauer fast": 4000}
 BUDGET_MS = {"murauer paper": 5.0, "murauer fast": 0.5, "crossing paper": 1.0}
 FIRST_POSE = """
 import sys, time
@@ -89,12 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--keep", type=Path, help="keep the exported models here")
+    parser.add_argument("--openvino", action="store_true", help="also in bfloat16 (extra 'openvino')")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(options.keep or Path(folder), options.runs)
+        run(options.keep or Path(folder), options.runs, openvino=options.openvino)
 
 
-def run(folder: Path, runs: int) -> None:
+def run(folder: Path, runs: int, *, openvino: bool) -> None:
     """Export, time in turns, print."""
     from handloom.learn.inputs import single_image
     from handloom.learn.predict import estimate, load
@@ -133,6 +137,49 @@ def run(folder: Path, runs: int) -> None:
         budget = f"{BUDGET_MS[name]:g}" if name in BUDGET_MS else "–"
         size = f"{paths[name].stat().st_size / 1e6:.1f} MB"
         print(f"| {name} | {' | '.join(ms)} | {budget} | {first[name]:.2f} | {size} |")
+    print("\n| batches of 32, images/s of CPU | batch | with crops | predicted | budget |")
+    print("|---|---|---|---|---|")
+    for name, model in models.items():
+        rates = [f"{rate:.0f}" for rate in batches(model, view, center)]
+        print(f"| {name} | {' | '.join(rates)} | {BUDGET_BATCH.get(name, '–')} |")
+    if openvino:
+        print("\n| network, batch 1, ms | onnxruntime, float32 | OpenVINO, bfloat16 |")
+        print("|---|---|---|")
+        for name, path in paths.items():
+            both = [models[name], load(path, runtime="openvino", gated=False)]
+            print(f"| {name} | {' | '.join(f'{ms:.2f}' for ms in in_turns(both, crops[name]))} |")
+
+
+def in_turns(models: list[Any], crop: np.ndarray, runs: int = 100) -> list[float]:
+    """Median ms of CPU of one crop, the models in turns."""
+    taken: list[list[float]] = [[] for _ in models]
+    for _ in range(runs):
+        for model, ms in zip(models, taken, strict=True):
+            start = time.process_time()
+            model.predict_crops(crop)
+            ms.append(1e3 * (time.process_time() - start))
+    return [float(np.median(ms[10:])) for ms in taken]
+
+
+def batches(model: Any, view: Any, center: np.ndarray, *, seconds: float = 1.0) -> list[float]:
+    """Images a second of CPU time: the network alone, with the crops cut, and both twice as `predict` does."""
+    from handloom.learn.predict import BATCH, estimate
+
+    crops = np.zeros((BATCH, 1, model.input_px, model.input_px), np.float32)
+    views, centers = [view] * BATCH, np.repeat(center[None], BATCH, axis=0)
+    rates = []
+    for work in (
+        lambda: model.predict_crops(crops),
+        lambda: estimate(model, views, centers, mirrored=False, passes=1),
+        lambda: estimate(model, views, centers, mirrored=False),
+    ):
+        work()
+        start, count = time.process_time(), 0
+        while time.process_time() - start < seconds:
+            work()
+            count += BATCH
+        rates.append(count / (time.process_time() - start))
+    return rates
 
 
 def first_poses(paths: dict[str, Path], folder: Path) -> dict[str, float]:

@@ -24,14 +24,19 @@ import torch
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
+from ..stores.recording import Recording, open_recording
+from .confidence import Confidence, calibrate
 from .model import PoseModel, load_model
 from .model_file import CHECKSUM_MARK, signed
-from .predict import CROP, FORMAT, NORMALISATION, VERSION
+from .openvino_runtime import Drift, drift, refuse_drift
+from .predict import CROP, FORMAT, NORMALISATION, VERSION, load
 
 OPSET: Final = 17
 TOLERANCE_MM: Final = 0.05
 """What float32 sums in another order may move a joint; more is another network."""
 CHECK_CROPS: Final = 8
+VAL: Final = 1
+"""Of a recording's splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class Exported:
     """Largest distance between a joint by onnxruntime and by torch."""
     size_bytes: int
     metadata: Mapping[str, str]
+    confidence: Confidence | None = None
+    """As fitted to the validation recording, if one was given."""
+    moved: Drift | None = None
+    """By bfloat16, if that was asked for."""
 
 
 def export(
@@ -52,6 +61,8 @@ def export(
     overwrite: bool = False,
     tolerance_mm: float = TOLERANCE_MM,
     provenance: Mapping[str, Any] | None = None,
+    on: Path | None = None,
+    openvino: bool = False,
 ) -> Exported:
     """Write the model of a run as one ONNX file.
 
@@ -61,10 +72,15 @@ def export(
         overwrite: replace it.
         tolerance_mm: largest difference from torch that is accepted.
         provenance: more to keep in the file, beside configuration, recordings and versions.
+        on: a validation recording (its `val` frames, or all where none are): if it has labels, the confidence is
+            fitted to it, see `confidence.py`.
+        openvino: let OpenVINO run the file in bfloat16, if the poses on `on` allow it, see `openvino_runtime.py`.
 
     Raises:
-        HandloomError: there is no model, `out` exists, or the exported network disagrees with torch.
+        HandloomError: there is no model, `out` exists, the exported network disagrees with torch, or the poses move
+            too far in bfloat16.
     """
+    assert on is not None or not openvino, "bfloat16 is measured on a recording"
     if out.exists() and not overwrite:
         raise HandloomError("The output exists already", where=str(out), fix="--overwrite replaces it")
     model = load_model(run) if isinstance(run, Path) else run
@@ -80,9 +96,33 @@ def export(
     data = _with_metadata(graph, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(out.name + ".writing")
-    beside.write_bytes(data)
-    beside.replace(out)
-    return Exported(out, parity_mm, len(data), metadata)
+    try:
+        beside.write_bytes(data)
+        confidence, moved = None, None
+        if on is not None:
+            recording, rows = _validation(on)
+            if recording.labels is not None:
+                confidence = calibrate(load(beside), recording, rows)
+                metadata["confidence"] = confidence.to_text()
+            if openvino:
+                moved = drift(load(beside), load(beside, runtime="openvino", gated=False), recording, rows)
+                refuse_drift(moved, where=str(out))
+                metadata["openvino"] = moved.to_text(recording.uuid)
+            data = _with_metadata(graph, metadata)
+            beside.write_bytes(data)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return Exported(out, parity_mm, len(data), metadata, confidence, moved)
+
+
+def _validation(path: Path) -> tuple[Recording, list[int]]:
+    """The recording and the rows of it to measure on."""
+    recording = open_recording(path)
+    assert recording.frames is not None
+    split = recording.frames.read("split")
+    rows = np.flatnonzero(split == VAL) if (split == VAL).any() else np.arange(recording.n_frames)
+    return recording, rows.tolist()
 
 
 def describe(model: PoseModel, *, provenance: Mapping[str, Any], parity_mm: float) -> dict[str, str]:

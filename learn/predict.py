@@ -110,7 +110,8 @@ class Model:
     cube_mm: float
     metadata: Mapping[str, str]
     """All that the file says of itself, `handloom.` left off the names."""
-    session: onnxruntime.InferenceSession
+    session: Any
+    """onnxruntime's, or what stands in for it (`openvino_runtime.py`)."""
     confidence: Confidence
 
     @property
@@ -164,13 +165,17 @@ class Model:
         )
 
 
-def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
+def load(
+    path: Path, *, threads: int = 1, layout: str | None = None, runtime: str = "onnxruntime", gated: bool = True
+) -> Model:
     """Open an exported model.
 
     Args:
         path: the file `handloom export` wrote.
         threads: of the network.
         layout: the joints the caller needs; None takes what the model has.
+        runtime: 'onnxruntime', or 'openvino' for a model exported for it, in bfloat16.
+        gated: False runs one with OpenVINO that was not; for the measurement itself.
 
     Raises:
         HandloomError: it is missing, damaged, not ours, of a newer version, or of another layout.
@@ -201,15 +206,22 @@ def load(path: Path, *, threads: int = 1, layout: str | None = None) -> Model:
         raise HandloomError(
             "The model's description is incomplete or wrong", where=str(path), why=str(error)
         ) from error
-    model = Model(path, known, hand, input_px, cube_mm, metadata, session, confidence)
     shapes = (session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:])
-    if shapes != ([1, model.input_px, model.input_px], [len(known), 3]):
+    if shapes != ([1, input_px, input_px], [len(known), 3]):
         raise HandloomError(
             "The network does not fit the model's description",
             where=str(path),
             why=f"its shapes are {shapes}",
         )
-    return model
+    if runtime == "openvino":
+        from .openvino_runtime import OpenvinoSession, refuse_unmeasured
+
+        if gated:
+            refuse_unmeasured(metadata.get("openvino"), where=str(path))
+        session = OpenvinoSession(data, threads=threads, where=str(path))
+    elif runtime != "onnxruntime":
+        raise HandloomError(f"There is no runtime '{runtime}'", fix="'onnxruntime' or 'openvino'")
+    return Model(path, known, hand, input_px, cube_mm, metadata, session, confidence)
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str], layout: str | None) -> None:
