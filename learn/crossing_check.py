@@ -167,20 +167,25 @@ def check_hands(
     )
 
 
+def has_generator(model: PoseModel) -> bool:
+    """Whether a model is Crossing Nets of which some stage trained the generator."""
+    return isinstance(model.nets, CrossingNets) and not ARMS[model.arm].pose_only
+
+
 def generating(model: PoseModel) -> CrossingNets:
     """The networks of a model that has a shared space.
 
     Raises:
         HandloomError: it has none, or no stage trained its generator.
     """
-    nets = model.nets
-    if not isinstance(nets, CrossingNets) or ARMS[model.arm].pose_only:
+    if not has_generator(model):
         raise HandloomError(
             "This model has no generator",
             where=f"{model.method} {model.arm}",
             fix="handloom train crossing --arm full ...",
         )
-    return nets
+    assert isinstance(model.nets, CrossingNets)
+    return model.nets
 
 
 def as_input(model: PoseModel, crops: Tensor) -> Tensor:
