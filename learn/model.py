@@ -57,9 +57,21 @@ def load_model(run: Path, *, device: str = "cpu") -> PoseModel:
     """The model of a run directory (or of a checkpoint file).
 
     Raises:
-        HandloomError: there is no checkpoint, or it is not one of ours.
+        HandloomError: there is no checkpoint, it is not one of ours, or its parts do not fit together.
     """
     state = read_checkpoint(run)
+    try:
+        return _model_of(state, device)
+    except HandloomError:
+        raise
+    except Exception as error:  # whatever torch and the networks' makers say to sizes that are none
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise HandloomError(
+            "The checkpoint's weights and its description do not fit together", where=str(run), why=why
+        ) from error
+
+
+def _model_of(state: Mapping[str, Any], device: str) -> PoseModel:
     description: dict[str, Any] = state["description"]
     method = method_module(description["method"], description["arm"])
     nets = method.build_nets(description)

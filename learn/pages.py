@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..stores.camera import project
 from ..stores.page import Picture
 from ..stores.recording import Recording
-from .evaluate import Evaluation, crops_of
+from .evaluate import CENTER_SAID, Evaluation, crops_of
 from .figures import Sample, joint_chart, skeleton_sheet, success_chart
 from .metrics import frame_means, joint_errors, worst_joint
 from .report import Block, Facts, Gallery, Section, Text, metrics_table
@@ -118,7 +118,7 @@ def _circumstances(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
     facts = {
         "recording": f"{first.recording['path']} ({first.recording['uuid']})",
         "frames": f"{first.split}, {len(np.unique(first.row))} rows, {len(np.unique(first.view))} cameras",
-        "centre": f"center = {first.center}, {first.passes} crops an image",
+        "centre": f"center = {CENTER_SAID[first.center]} ({first.center}), {first.passes} crops an image",
     }
     for name, evaluation in evaluations.items():
         drawn = f", drawn by seed {evaluation.label_seed}" if evaluation.label_seed is not None else ""

@@ -90,3 +90,28 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, run: Path) -> 
     with pytest.raises(Exception, match="pickle"):
         write_checkpoint(tmp_path, **(parts | {"training": {"bad": lambda: None}}))
     assert read_checkpoint(tmp_path)["description"] == old["description"]
+
+
+def test_a_description_that_does_not_fit_the_weights_is_refused_in_words(tmp_path: Path, run: Path) -> None:
+    good = read_checkpoint(run)
+    described, weights = good["description"], good["weights"]
+    name = next(iter(weights))
+    for description, kept in (
+        ({}, weights),
+        ({"method": "murauer", "arm": "full"}, weights),
+        ({**described, "method": 7}, weights),
+        ({**described, "layout": "octopus8"}, weights),
+        ({**described, "architecture": None}, weights),
+        ({**described, "architecture": {**described["architecture"], "stem": -4}}, weights),
+        (described, {}),
+        (described, {**weights, name: weights[name][..., :1]}),
+        (described, {**weights, name: torch.zeros(())}),
+    ):
+        write_checkpoint(tmp_path, description=description, weights=kept, training={})
+        with pytest.raises(HandloomError) as caught:
+            load_model(tmp_path)
+        assert len(str(caught.value)) < 1000
+    state = torch.load(run / CHECKPOINT, weights_only=True)
+    torch.save({"format": state["format"]}, tmp_path / CHECKPOINT)
+    with pytest.raises(HandloomError, match="do not fit together"):
+        load_model(tmp_path)

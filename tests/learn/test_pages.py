@@ -36,7 +36,7 @@ def test_a_whole_page(evaluations: dict[str, Evaluation], real: Recording):
     (facts,) = sections[2].blocks
     assert isinstance(facts, Facts)
     assert real.uuid in facts.values["recording"]
-    assert facts.values["centre"] == "center = located, 2 crops an image"
+    assert facts.values["centre"] == "center = predicted (located), 2 crops an image"
     html = Report("Evaluation", sections).html()
     assert html.count("<img") == 3
     assert re.search(r"96 images; ± is half the 95 % bootstrap interval", html)
