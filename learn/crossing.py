@@ -294,7 +294,10 @@ class Learner:
         return self._image(images), pose, z, z_r
 
     def _shared(self, step: int, pose: Tensor) -> Tensor:
-        """Z_l = Enc(Y_l) with the noise of training; the VAE is frozen wherever this is used."""
+        """Z_l = Enc(Y_l) with the noise of training, of poses, whatever algorithm 1, line 9 says.
+
+        The VAE is frozen wherever this is used.
+        """
         with torch.no_grad():
             return self.nets.shared(pose, self._latent_noise("labelled", step, self.labelled))
 

@@ -11,6 +11,8 @@ Where the paper's text cannot be meant as it stands, this is what is computed, a
 - The generator's side of it is feature matching (section 3.2, Salimans et al. 2016), in the mean L1 form
   (`feature_matching`); the non-saturating loss `says_real` of generated images is the option.
 - Eq. 9's smo(a, b) is phi(a) - phi(b) (figure 2, Siamese).
+- "z_y = Ali(z_x)" is the wrong way round: a pose's latent becomes the depth GAN's (`crossing_nets.Alignment`).
+- Algorithm 1, line 9 encodes images; Enc takes poses (`crossing.Learner._shared`).
 - Noise of stage 4 is drawn as convex combinations of labelled latents (section 4.4, `convex_combinations`),
   not from the prior (algorithm 1, line 7), which is the option.
 

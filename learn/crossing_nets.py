@@ -149,7 +149,10 @@ class PoseVae(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Ali: one linear layer without bias, batch normalisation, tanh; from the shared latent to the GAN's."""
+    """Ali: one linear layer without bias, batch normalisation, tanh; from the shared latent to the GAN's.
+
+    The paper also writes it the other way round, z_y = Ali(z_x); its figure 2 and its losses need z_x = Ali(z_y).
+    """
 
     def __init__(self, dims: int) -> None:
         super().__init__()
