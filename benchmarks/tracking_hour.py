@@ -65,7 +65,6 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         model = load(options.model) if options.model else centred_model(Path(folder) / "m.onnx")
-    end = time.monotonic() + 60 * options.minutes
     every = max(2.0, min(60.0, 10 * options.minutes))
     opener = partial(open_virtual, 2_000_000, options.views)
     with SourceApart(opener) as source, Path(os.devnull).open("w") as sink:
@@ -73,7 +72,7 @@ def main() -> None:
         tracker = Tracker(model, given.rig)
         readings: list[tuple[int, float]] = []
         start = time.monotonic()
-        watched = replace(given, views=until(end, every, given.views, tracker, readings))
+        watched = replace(given, views=until(60 * options.minutes, every, given.views, tracker, readings))
         stream(tracker, watched, json_lines(sink, model.layout), smooth=True)
         seconds = time.monotonic() - start
     counts = tracker.counts
@@ -89,15 +88,16 @@ def main() -> None:
 
 
 def until(
-    end: float, every: float, views: Iterator[Any], tracker: Any, readings: list[tuple[int, float]]
+    seconds: float, every: float, views: Iterator[Any], tracker: Any, readings: list[tuple[int, float]]
 ) -> Iterator[Any]:
     """The images until it is time to stop, with a reading of the memory every so often."""
-    start = last = time.monotonic()
+    start = last = 0.0
     for view in views:
         now = time.monotonic()
-        if now >= end:
+        start, last = start or now, last or now  # the first image comes when the renderer is compiled
+        if now - start >= seconds:
             return
-        if now - last >= every:
+        if now - last >= every and tracker.counts.instants:
             last, c = now, tracker.counts
             readings.append((c.instants, resident_kb()))
             share, minutes = 100 * c.tracked / c.instants, (now - start) / 60
