@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from handloom.learn import batches
 from handloom.learn.batches import Bank, Geometry, convert_layout, cut, draw_geometry, label, still
 from handloom.learn.sampling import Shuffle, key_of, noise_generator, normal, subset, uniform
 from handloom.stores.joints import LAYOUTS, layout_named
@@ -221,3 +222,24 @@ def test_label_subsets_are_nested() -> None:
     small, large = subset(rows, 10, 3), subset(rows, 50, 3)
     assert set(small) < set(large) < set(rows)
     assert set(subset(rows, 10, 4)) != set(small)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_images_cut_in_pieces_are_those_of_one_pass(
+    toy: SimpleNamespace, synthetic: Resident, monkeypatch: pytest.MonkeyPatch, pooled: bool
+) -> None:
+    """To the bit, noise and the rows of a rank included."""
+    bank = toy.bank(synthetic)
+    crop = torch.arange(0, 23) * 5
+    geometry = draw_geometry(bank, crop, 3, torch.arange(23), rotation_deg=60)
+    stored = bank.crops[crop] if pooled else None
+    rows = torch.arange(4, 50, 2)
+
+    def made(piece_px: int) -> torch.Tensor:
+        monkeypatch.setattr(batches, "PIECE_PX", piece_px)
+        noise = noise_generator(1, 2, bank.device)
+        given = {"input_px": 32, "cube_mm": CUBE, "noise_mm": 5.0, "generator": noise, "among": (60, rows)}
+        return cut(bank, crop, geometry, stored=stored, **given).image  # type: ignore[arg-type]
+
+    whole = made(10**9)
+    assert all(torch.equal(made(pixels), whole) for pixels in (1, 4 * 32**2, 7 * 32**2 + 5))
