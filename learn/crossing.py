@@ -20,7 +20,7 @@ Cost of a joint step: 0.2 CPU seconds at 64 px and batch 32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -37,7 +37,7 @@ from .crossing_health import Played, Shown, epochs_shown, health, sheet, through
 from .crossing_nets import POSE_UNIT_MM, CrossingNets, PoseNet, stretched
 from .crossing_recipe import ARMS, CrossingConfig, Stage, after_pretraining, preset
 from .data import TrainingData
-from .device import as_written
+from .device import Replayed, Terms, Update, execution
 from .ranks import ALONE, Ranks
 from .samples import Sample
 from .sampling import key_of, normal, uniform
@@ -47,6 +47,8 @@ __all__ = ["Learner", "after_pretraining", "build_nets", "pose_net", "preset"]
 
 _CHECKED = 1024
 """How many training images tell what the distance of a hand is (`crossing_check`)."""
+Batch = tuple[Tensor, ...]
+
 _STARTING_POSES = 4096
 """How many poses the principal components are taken from."""
 
@@ -55,14 +57,21 @@ class Learner:
     """Crossing Nets in training (`train.Learner`)."""
 
     def __init__(self, config: CrossingConfig, data: TrainingData, ranks: Ranks = ALONE) -> None:
-        as_written(config, "A run of Crossing Nets")
         self.config, self.data, self.arm, self.ranks = config, data, ARMS[config.arm], ranks
         check_latent(config, data)
+        self.execution = execution(
+            config,
+            data.device,
+            ranks,
+            channels_last=True,
+            no_graph="the averaged generator's decay is another in each step" if config.generator_average else "",
+        )
         self.guard = FiniteGuard(data.device, ranks)
         self._hand_check: dict[str, Any] | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
-            self.nets = build_nets(self.describe()).to(data.device)
+            self.nets = self.execution.laid_out(build_nets(self.describe()).to(data.device))
+        self._trunk, self._gen = (self.execution.compiled(net) for net in (self.nets.trunk, self.nets.gen))
         self._key = key_of(config.seed, "crossing")
         self.posed = labelled_pool(config, data, "poses", config.vae_batch, images=False, ranks=ranks)
         self.labelled = labelled_pool(config, data, "labelled", config.batch, ranks=ranks)
@@ -76,6 +85,8 @@ class Learner:
         self._stage: Stage | None = None
         self._index = 0
         self._optimizers: dict[str, torch.optim.Adam] = {}
+        self.update: Replayed[Batch] | None = None
+        """The arithmetic of a step of the stage in progress."""
 
     @property
     def total_steps(self) -> int:
@@ -92,17 +103,8 @@ class Learner:
         rate = self._rate(stage, step, steps, final=stage == "vae" or place == len(stages) - 1)
         self._index = index
         self.guard.begin(index, rate)
-        match stage:
-            case "vae":
-                terms = self._vae_step(step)
-            case "gan":
-                terms = self._gan_step(step, log=log)
-            case "align":
-                terms = self._align_step(step, log=log)
-            case "joint":
-                terms = self._joint_step(step, log=log)
-            case "pose":
-                terms = self._pose_step(step, log=log)
+        assert self.update is not None
+        terms = self.update(self._batch(stage, step), log=log)
         if index + 1 == self.total_steps and not self.arm.pose_only:
             self._hand_check = self._known_hands()
         return {"stage": float(place), "lr": rate} | terms
@@ -146,6 +148,16 @@ class Learner:
             case "pose":
                 trained = {"pose": [nets.trunk, nets.pos]}
         betas = (self.config.beta1, 0.999)
+        updates: dict[Stage, Update[Batch]] = {
+            "vae": self._vae_update,
+            "gan": self._gan_update,
+            "align": self._align_update,
+            "joint": self._joint_update,
+            "pose": self._pose_update,
+        }
+        if self.update is not None:
+            self.update.release()
+        self.update = self.execution.replayed(updates[stage])
         self._stage = stage
         self._optimizers = {
             name: adam(chain.from_iterable(net.parameters() for net in part), betas=betas)
@@ -159,13 +171,30 @@ class Learner:
         rate, cooling = rates.get(stage, config.joint_rate), config.cooldown * steps
         return rate * min(1.0, (steps - step) / cooling) if final and cooling else rate
 
+    def _batch(self, stage: Stage, step: int) -> Batch:
+        """All that is drawn for a step of a stage: its arithmetic is a function of these tensors."""
+        match stage:
+            case "vae":
+                return (self.posed.poses(step), self._latent_noise("vae", step, self.posed))
+            case "gan":
+                z = 2 * uniform(self._key ^ 1, self._numbers(step, self.seen), self.nets.dims) - 1
+                return (self._image(self.seen.images(step)), z)
+            case "align":
+                return self._labelled_batch(step)
+            case "joint":
+                others = (self._image(self.unlabelled.images(step)),) if self.unlabelled.batch else ()
+                return (*self._labelled_batch(step), *others)
+            case "pose":
+                images, pose = self.labelled.labelled(step)
+                return (self._image(images), pose, self._shared(step, pose))
+
     # --- stage 1: the pose VAE ---
 
-    def _vae_step(self, step: int) -> dict[str, Tensor | float]:
-        vae = self.nets.vae
-        pose, _ = self.nets.about_palm(self.posed.poses(step))
+    def _vae_update(self, batch: Batch, *, log: bool) -> Terms:
+        vae, (poses, noise) = self.nets.vae, batch
+        pose, _ = self.nets.about_palm(poses)
         mean, log_variance = vae.encode(pose)
-        decoded = vae.decode(mean + (log_variance / 2).exp() * self._latent_noise("vae", step, self.posed))
+        decoded = vae.decode(mean + (log_variance / 2).exp() * noise)
         divergence, squared = losses.vae_loss(pose, decoded, mean, log_variance)
         self._update("vae", {"VAE divergence": divergence, "VAE squared error": squared})
         error: Tensor = (decoded.detach() - pose).reshape(len(pose), -1, 3).norm(dim=-1).mean() * POSE_UNIT_MM
@@ -173,21 +202,21 @@ class Learner:
 
     # --- stage 2: the depth GAN ---
 
-    def _gan_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
-        nets, captured = self.nets, self._image(self.seen.images(step))
-        rows = self._numbers(step, self.seen)
-        fakes = nets.gen(2 * uniform(self._key ^ 1, rows, nets.dims) - 1, track=True)
-        real_logits, _ = nets.gan(nets.trunk(self._sloped(captured), track=True), track=True)
-        fake_logits, _ = nets.gan(nets.trunk(fakes.detach()))
+    def _gan_update(self, batch: Batch, *, log: bool) -> Terms:
+        (captured, z), run = batch, self._run
+        captured = self._sloped(captured)
+        fakes = run(self._gen, z, track=True)
+        real_logits, _ = self._judged(run(self._trunk, captured, track=True), track=True)
+        fake_logits, _ = self._judged(run(self._trunk, fakes.detach()))
         critic = {"gan": losses.says_real(real_logits) + losses.says_generated(fake_logits)}
         critic |= self._penalty(real_logits, captured)
         self._update("critic", critic)
         with torch.no_grad():
-            _, real_features = nets.gan(nets.trunk(captured))
-        logits, features = nets.gan(nets.trunk(fakes))
+            _, real_features = self._judged(run(self._trunk, captured))
+        logits, features = self._judged(run(self._trunk, fakes))
         generator = self._generator_term(real_features, features, logits)
         self._update("generator", {"generator": generator})
-        terms: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in critic.items()}
+        terms: Terms = {f"loss/{name}": term.detach() for name, term in critic.items()}
         terms["loss/generator"] = generator.detach()
         if log:
             played = Played(captured, fakes, real_logits, fake_logits, real_features, features)
@@ -196,23 +225,23 @@ class Learner:
 
     # --- stage 3: alignment ---
 
-    def _align_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
-        nets, arm = self.nets, self.arm
-        x, pose, z, z_r = self._labelled_batch(step)
-        fakes = nets.depth_of(torch.cat([z, z_r]), track=True)
+    def _align_update(self, batch: Batch, *, log: bool) -> Terms:
+        nets, arm, run = self.nets, self.arm, self._run
+        x, pose, z, z_r = batch
+        fakes = self._rendered(torch.cat([z, z_r]))
         with torch.no_grad():
-            trunk = nets.trunk(x, track=True)
-            fake_trunk = nets.trunk(fakes) if arm.smo else None
-        estimate = nets.pos(trunk, track=True)
+            trunk = run(self._trunk, x, track=True)
+            fake_trunk = run(self._trunk, fakes) if arm.smo else None
+        estimate = run(nets.pos, trunk, track=True)
         terms = {"reconstruction": losses.reconstruction(x, fakes[: len(x)])}
         terms["position"] = losses.position(estimate, z)
         if fake_trunk is not None:
-            phi_self, phi_r = nets.smo(fake_trunk).split(len(x))
-            phi = nets.smo(trunk, track=True)
+            phi_self, phi_r = run(nets.smo, fake_trunk).split(len(x))
+            phi = run(nets.smo, trunk, track=True)
             terms["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
         # The terms share no trained weight: one backward pass gives Ali, pos and smo each their own gradient.
         self._update("heads", terms)
-        logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        logged: Terms = {f"loss/{name}": term.detach() for name, term in terms.items()}
         if log:
             logged["train/mean_mm"] = self._error_mm(estimate, pose)
             logged |= health(Played(x, fakes[: len(x)])) | self._space_health(x)
@@ -220,23 +249,23 @@ class Learner:
 
     # --- stage 4: everything but the VAE ---
 
-    def _joint_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
-        nets, arm = self.nets, self.arm
-        x, pose, z, z_r = self._labelled_batch(step)
+    def _joint_update(self, batch: Batch, *, log: bool) -> Terms:
+        nets, arm, run = self.nets, self.arm, self._run
+        x, pose, z, z_r, *others = batch
         n = len(x)
-        captured = torch.cat([x, self._image(self.unlabelled.images(step))]) if self.unlabelled.batch else x
-        fakes = nets.depth_of(torch.cat([z, z_r]), track=True)  # Z = Z_l u Z_r
+        captured = self._sloped(torch.cat([x, *others]) if others else x)
+        fakes = self._rendered(torch.cat([z, z_r]))  # Z = Z_l u Z_r
 
-        trunk, fake_trunk = nets.trunk(self._sloped(captured), track=True), nets.trunk(fakes.detach())
-        estimate = nets.pos(trunk[:n], track=True)
+        trunk, fake_trunk = run(self._trunk, captured, track=True), run(self._trunk, fakes.detach())
+        estimate = run(nets.pos, trunk[:n], track=True)
         critic = {"position": losses.position(estimate, z)}
         if arm.smo:
-            phi_self, phi_r = nets.smo(fake_trunk).split(n)
-            phi = nets.smo(trunk[:n], track=True)
+            phi_self, phi_r = run(nets.smo, fake_trunk).split(n)
+            phi = run(nets.smo, trunk[:n], track=True)
             critic["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
         logits = fake_logits = features = matched = None
         if arm.gan:
-            (logits, _), (fake_logits, _) = nets.gan(trunk, track=True), nets.gan(fake_trunk)
+            (logits, _), (fake_logits, _) = self._judged(trunk, track=True), self._judged(fake_trunk)
             critic["gan"] = losses.says_real(logits) + losses.says_generated(fake_logits)
             critic |= self._penalty(logits, captured)
         self._update("critic", critic)
@@ -245,19 +274,19 @@ class Learner:
         generator = {"reconstruction": losses.reconstruction(x, fakes[:n])}
         if arm.smo or arm.gan:
             with torch.no_grad():
-                trunk = nets.trunk(captured if arm.gan else x)
-                phi = nets.smo(trunk[:n]) if arm.smo else None
-                features = nets.gan(trunk)[1] if arm.gan else None
-            fake_trunk = nets.trunk(fakes)
+                trunk = run(self._trunk, captured if arm.gan else x)
+                phi = run(nets.smo, trunk[:n]) if arm.smo else None
+                features = self._judged(trunk)[1] if arm.gan else None
+            fake_trunk = run(self._trunk, fakes)
             if phi is not None:
-                phi_self, phi_r = nets.smo(fake_trunk).split(n)
+                phi_self, phi_r = run(nets.smo, fake_trunk).split(n)
                 generator["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
             if features is not None:
-                judged, matched = nets.gan(fake_trunk)
+                judged, matched = self._judged(fake_trunk)
                 generator["gan"] = self._generator_term(features, matched, judged)
         self._update("generator", generator)
 
-        logged: dict[str, Tensor | float] = {f"loss/{name}": term.detach() for name, term in critic.items()}
+        logged: Terms = {f"loss/{name}": term.detach() for name, term in critic.items()}
         logged |= {f"loss/g_{name}": term.detach() for name, term in generator.items()}
         if log:
             logged["train/mean_mm"] = self._error_mm(estimate, pose)
@@ -268,18 +297,17 @@ class Learner:
 
     # --- the baselines' stage: `pos` alone ---
 
-    def _pose_step(self, step: int, *, log: bool) -> dict[str, Tensor | float]:
-        images, pose = self.labelled.labelled(step)
-        z = self._shared(step, pose)
-        estimate = self.nets.pos(self.nets.trunk(self._image(images), track=True), track=True)
+    def _pose_update(self, batch: Batch, *, log: bool) -> Terms:
+        images, pose, z = batch
+        estimate = self._run(self.nets.pos, self._run(self._trunk, images, track=True), track=True)
         loss = losses.position(estimate, z)
         self._update("pose", {"position": loss})
-        logged: dict[str, Tensor | float] = {"loss/position": loss.detach()}
+        logged: Terms = {"loss/position": loss.detach()}
         return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
 
     # --- what the stages share ---
 
-    def _labelled_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _labelled_batch(self, step: int) -> Batch:
         """Images X_l, their poses in 50 mm, latents Z_l and noise Z_r."""
         images, pose = self.labelled.labelled(step)
         z = self._shared(step, pose)
@@ -318,6 +346,23 @@ class Learner:
             return losses.says_real(logits)
         return losses.feature_matching(captured, generated, self.ranks)
 
+    def _run(self, net: Callable[..., Tensor], x: Tensor, *, track: bool = False) -> Tensor:
+        """A network's output, in float32 as losses want it; inside it numbers may be shorter."""
+        with self.execution.autocast():
+            out = net(x, track=track)
+        return self.execution.full(out)
+
+    def _judged(self, trunk: Tensor, *, track: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits and features of the discriminator's own task; the logit's layer is in float32."""
+        with self.execution.autocast():
+            features = self.nets.gan.flat(trunk, track)
+        features = self.execution.full(features)
+        return self.nets.gan.score(features)[:, 0], features
+
+    def _rendered(self, z: Tensor) -> Tensor:
+        """Depth of shared latents, the render route in training."""
+        return self._run(self._gen, self._run(self.nets.ali, z, track=True), track=True)
+
     def _update(self, name: str, terms: Mapping[str, Tensor]) -> None:
         """Check the terms, then one step of an optimiser on their sum; no other weight gets a gradient."""
         self.guard.check({f"{term} loss": value for term, value in terms.items()})
@@ -333,7 +378,7 @@ class Learner:
 
     def _sloped(self, captured: Tensor) -> Tensor:
         """The images, as leaves that R1 can ask for the slope at."""
-        return captured.requires_grad_() if self.config.r1 and self.arm.gan else captured
+        return captured.detach().requires_grad_() if self.config.r1 else captured
 
     def _penalty(self, logits: Tensor, captured: Tensor) -> dict[str, Tensor]:
         return {"r1": self.config.r1 * losses.slope_penalty(logits, captured)} if self.config.r1 else {}
@@ -406,6 +451,7 @@ class Learner:
             },
             "n_labels": data.n_labels if self.arm.real else 0,
             "hand_check": self._hand_check,
+            "execution": self.execution.describe(),
             "config": config.model_dump(mode="json"),
             "torch": str(torch.__version__),
         }

@@ -89,8 +89,8 @@ class Execution:
 
     def laid_out(self, net: N) -> N:
         """A network with its weights in the order of memory that was asked for."""
-        if self.channels_last:
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        net.to(memory_format=form)  # type: ignore[call-overload]
         return net
 
     def compiled(self, net: nn.Module) -> Callable[..., Tensor]:
@@ -113,7 +113,9 @@ class Execution:
         }
 
 
-def execution(config: TrainConfig, device: torch.device, ranks: Ranks, *, channels_last: bool = False) -> Execution:
+def execution(
+    config: TrainConfig, device: torch.device, ranks: Ranks, *, channels_last: bool = False, no_graph: str = ""
+) -> Execution:
     """What 'auto' means here, and whether what is asked for can be had.
 
     Args:
@@ -121,12 +123,20 @@ def execution(config: TrainConfig, device: torch.device, ranks: Ranks, *, channe
         device: where it trains.
         ranks: the processes that share it.
         channels_last: what the method takes for 'auto'.
+        no_graph: why a step of this configuration cannot be captured, if so.
 
     Raises:
-        HandloomError: there is no CUDA device for a graph, several processes, or no compiler.
+        HandloomError: a step cannot be captured, there is no CUDA device for that, several processes, or no compiler.
     """
     cuda = device.type == "cuda"
-    graph = cuda and ranks.alone if config.graph == "auto" else config.graph
+    graph = cuda and ranks.alone and not no_graph if config.graph == "auto" else config.graph
+    if graph and no_graph:
+        raise HandloomError(
+            "A step of this run cannot be captured as a CUDA graph",
+            where="key 'graph'",
+            why=no_graph,
+            fix="-o graph=auto",
+        )
     if graph and not cuda:
         raise HandloomError(
             "A CUDA graph needs a CUDA device",

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from handloom.learn import murauer, nearest, preview
+from handloom.learn import crossing, murauer, nearest, preview
 from handloom.learn.config import TrainConfig
+from handloom.learn.crossing_recipe import CrossingConfig
 from handloom.learn.data import TrainingData
 from handloom.learn.device import WARM_UP, Execution, Replayed, StaticBatch, _tensors, execution
 from handloom.learn.murauer_batches import Batches
@@ -599,3 +600,76 @@ def test_a_cuda_graph_stops_at_what_is_not_finite(toy_data: MakeData) -> None:
     with pytest.raises(NotFinite, match="the view loss is not finite") as caught:
         made.guard.raise_if_found()
     assert caught.value.step == 10
+
+
+# --- Crossing Nets, the same way ---
+
+STAGES = {"vae_steps": 5, "gan_steps": 5, "align_steps": 5, "joint_steps": 5}
+
+
+def crossed(make: MakeData, **overrides: Any) -> crossing.Learner:
+    values: dict[str, Any] = {"input_px": 32, "channels": 4, "batch": 6, "gan_batch": 6, "vae_batch": 16} | STAGES
+    config = crossing.preset("quick", "full", **(values | overrides))
+    assert isinstance(config, CrossingConfig)
+    made = crossing.Learner(config, make(8))
+    made.nets.train()
+    return made
+
+
+def test_a_replayed_step_of_crossing_nets_is_the_step(toy_data: MakeData) -> None:
+    plain, replayed = (crossed(toy_data, cooldown=0.5, r1=0.1) for _ in range(2))
+
+    def written() -> list[Tensor]:
+        states = [t for o in replayed._optimizers.values() for s in o.state.values() for t in s.values()]
+        guard = replayed.guard
+        return [*(t.data for t in replayed.nets.state_dict().values()), *states, guard._found, *guard._first.values()]
+
+    tape = Tape(written)
+    enter = replayed._enter
+
+    def entered(stage: Any) -> None:
+        enter(stage)
+        assert replayed.update is not None
+        replayed.update.capture = tape
+
+    replayed._enter = entered  # type: ignore[method-assign]
+    for made in (plain, replayed):
+        made.guard.looks = False
+        for index in range(made.total_steps - 1):  # what the last one does besides is not a step's
+            made.step(index, log=False)
+        made.guard.raise_if_found()
+    assert (tape.recorded, tape.replayed) == (4, 2 + 2 + 2 + 1)
+    for name, value in plain.nets.state_dict().items():
+        assert torch.equal(value, replayed.nets.state_dict()[name]), name
+
+
+def test_a_step_of_crossing_nets_does_not_wait_for_the_device(toy_data: MakeData) -> None:
+    made = crossed(toy_data)
+    made.guard.looks = False
+    for index in range(made.total_steps - 1):
+        if index % 5 in (0, 1):
+            made.step(index, log=False)
+        elif index % 5 == 2:
+            with no_waiting():
+                made.step(index, log=False)
+
+
+def test_crossing_nets_in_bfloat16_are_those_in_float32_within_its_rounding(toy_data: MakeData) -> None:
+    plain, rounded = (crossed(toy_data, vae_steps=0, precision=p) for p in ("fp32", "bf16"))
+    for index in (0, 5, 10):  # the first step of each stage, from weights that the rest did not move
+        one, two = (made.step(index, log=False) for made in (plain, rounded))
+        assert one.keys() == two.keys()
+        for name in one:
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05, abs=0.005), (index, name)
+    assert all(value.dtype == torch.float32 for value in rounded.nets.parameters())
+
+
+def test_a_graph_is_refused_where_the_generator_is_averaged(
+    toy_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = crossing.preset("quick", "full", generator_average=0.99, graph=True)
+    with pytest.raises(HandloomError, match="averaged generator"):
+        crossing.Learner(config, toy_data(3))  # type: ignore[arg-type]
+    assert crossed(toy_data).execution == Execution(CPU, channels_last=True)
+    contiguous = crossed(toy_data, channels_last=False)
+    assert contiguous.nets.trunk.layers[1].inner.weight.is_contiguous()
