@@ -218,7 +218,13 @@ def configuration(session: Session, arm: str, **given: Any) -> TrainConfig:
     steps = {"pretrain_steps": 0, "joint_steps": sizes.joint_steps}
     if arm == "synthetic-only":
         steps = {"pretrain_steps": sizes.pretrain_steps, "joint_steps": 0}
-    values = {"labels": sizes.labels, "device": session.device, "memory_mb": None, "val_every": sizes.val_every}
+    values: dict[str, Any] = {
+        "labels": sizes.labels,
+        "device": session.device,
+        "memory_mb": None,
+        "val_every": sizes.val_every,
+    }
+    values["centers"] = "located"  # as the target's are, which pre-training does not see
     return preset("murauer", "paper", arm, values | steps | dict(sizes.networks) | given)
 
 
@@ -524,7 +530,7 @@ def main() -> None:
         train_all(session)
         tested = evaluate(session)
     except OutOfTime as error:
-        print(f"stopped before the time was up, next: {error}\nthe same command goes on", file=sys.stderr)
+        print(f"the time is up, next comes: {error}\nthe same command goes on", file=sys.stderr)
         return
     draw(args.out)
     made = {path.stem: json.loads(path.read_text()) for path in (args.out / "parts").glob("*.json")}
