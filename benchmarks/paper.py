@@ -439,7 +439,8 @@ def lines(
     session: Session, made: Mapping[str, Any], rows: list[dict[str, Any]], tested: Mapping[str, Any]
 ) -> Iterator[str]:
     """Rows for RESULTS.md."""
-    command, today = "`python benchmarks/paper.py --out paper`", date.today().isoformat()
+    tiny = " --tiny" * (session.sizes == TINY)
+    command, today = f"`python benchmarks/paper.py --out paper{tiny}`", date.today().isoformat()
     for row in rows:
         what = f"MURAUER joint step, batch {row['batch']}, {row['way']} ({row['machine']})"
         if "failed" in row:

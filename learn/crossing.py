@@ -275,12 +275,12 @@ class Learner:
         if arm.smo or arm.gan:
             with torch.no_grad():
                 trunk = run(self._trunk, captured if arm.gan else x)
-                phi = run(nets.smo, trunk[:n]) if arm.smo else None
+                phi_x = run(nets.smo, trunk[:n]) if arm.smo else None
                 features = self._judged(trunk)[1] if arm.gan else None
             fake_trunk = run(self._trunk, fakes)
-            if phi is not None:
+            if phi_x is not None:
                 phi_self, phi_r = run(nets.smo, fake_trunk).split(n)
-                generator["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
+                generator["smoothness"] = losses.smoothness(phi_r, phi_x, phi_self, z_r, z)
             if features is not None:
                 judged, matched = self._judged(fake_trunk)
                 generator["gan"] = self._generator_term(features, matched, judged)
