@@ -655,12 +655,18 @@ def test_a_step_of_crossing_nets_does_not_wait_for_the_device(toy_data: MakeData
 
 
 def test_crossing_nets_in_bfloat16_are_those_in_float32_within_its_rounding(toy_data: MakeData) -> None:
+    """The generator's terms are judged after Adam's first step of the critic, a full one whatever the gradient:
+    where that is near nought its sign is rounding's, so they may differ more.
+    """
     plain, rounded = (crossed(toy_data, vae_steps=0, precision=p) for p in ("fp32", "bf16"))
-    for index in (0, 5, 10):  # the first step of each stage, from weights that the rest did not move
+    for index in (0, 5, 10):  # the first step of each stage
+        rounded.nets.load_state_dict(plain.nets.state_dict())
         one, two = (made.step(index, log=False) for made in (plain, rounded))
         assert one.keys() == two.keys()
         for name in one:
-            assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05, abs=0.005), (index, name)
+            judged = name == "loss/generator" or name.startswith("loss/g_")
+            tolerance = 0.2 if judged else 0.05
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=tolerance, abs=0.005), (index, name)
     assert all(value.dtype == torch.float32 for value in rounded.nets.parameters())
 
 
