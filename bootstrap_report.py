@@ -9,12 +9,12 @@ import numpy as np
 
 from . import __version__
 from .bootstrap import Made
-from .learn.agreement import Agreement
 from .learn.estimators import open_estimator
 from .learn.figures import Sample, crop_sheet, read_curves, skeleton_sheet, training_chart
 from .learn.inputs import cut, recording_views
+from .learn.pages import agreement_table
 from .learn.predictions import predict_all
-from .learn.report import Block, Code, Facts, Report, Section, Table, Text
+from .learn.report import Block, Code, Facts, Report, Section, Text
 from .stores.camera import project
 from .stores.crops import crop_k
 from .stores.page import Picture
@@ -53,24 +53,14 @@ def write_report(made: Made, captured: Recording, path: Path) -> None:
 def _score(made: Made) -> list[Block]:
     if not made.scores:
         return [Text(f"'{made.chosen}' was trained and exported. One camera has nobody to agree with: no score.")]
-    rows = [[one.name, one.disagreement_mm, _interval(one), one.view_mae] for one in made.scores]
     first, second = made.scores[0], made.scores[1]
     return [
         Text(
             f"'{first.name}' is in model.onnx: its poses differ by {first.disagreement_mm:.1f} mm between the cameras, "
             f"those of '{second.name}' by {second.disagreement_mm:.1f} mm."
         ),
-        Table(
-            ["model", "disagreement (mm)", "95 % interval", "predicted views"],
-            rows,
-            caption=f"Mean over {first.frames} frames that two cameras or more saw.",
-            best=0,
-        ),
+        agreement_table(made.scores),
     ]
-
-
-def _interval(one: Agreement) -> str:
-    return f"{one.interval.low:.1f} to {one.interval.high:.1f}"
 
 
 def _poses(made: Made, captured: Recording) -> Picture:

@@ -18,6 +18,7 @@ from .cli_eval import evaluate
 from .cli_latent import latent
 from .cli_learn import label, train
 from .cli_predict import export, predict
+from .cli_report import report
 from .cli_store import store
 from .cli_synth import hand, synth
 from .cli_view import view
@@ -98,7 +99,7 @@ def main(debug: bool) -> None:
     """Weave synthetic and unlabelled depth into a 3-D hand tracker."""
 
 
-for command in (capture, evaluate, export, hand, label, latent, predict, store, synth, train, view):
+for command in (capture, evaluate, export, hand, label, latent, predict, report, store, synth, train, view):
     main.add_command(command)
 
 

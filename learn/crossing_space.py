@@ -39,7 +39,8 @@ def latents_of_poses(model: PoseModel, joints_mm: Tensor) -> Tensor:
 
 def latents_of_depth(model: PoseModel, crops: Tensor) -> Tensor:
     """The latents z (B, 23) that `pos` finds in crops (B, 1, P, P)."""
-    nets = generating(model)
+    nets = model.nets
+    assert isinstance(nets, CrossingNets)  # every arm has `trunk` and `pos`
     with torch.no_grad():
         z: Tensor = nets.pos(nets.trunk(as_input(model, crops)))
     return z

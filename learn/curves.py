@@ -125,8 +125,9 @@ def read_results(folder: Path, *, split: str) -> tuple[list[Result], list[str]]:
             if row["split"] != split:
                 continue
             changed = dict(str(each).split("=", 1) for each in row.get("overrides", ()))
-            share = float(changed.pop("unlabelled_share", row.get("unlabelled_share", 1.0)))
-            if changed or (row.get("variant") and share == 1.0):
+            varied = changed.pop("unlabelled_share", None)
+            share = float(row.get("unlabelled_share", 1.0) if varied is None else varied)
+            if changed or (row.get("variant") and varied is None):
                 left_out.append(path.stem)
                 continue
             labels = str(row["labels"])
@@ -148,8 +149,8 @@ def _labelled(result: Path, row: Mapping[str, Any]) -> int | None:
     """How many labelled frames the run beside a result lists."""
     if row["labels"] != ALL:
         return int(row["labels"])
-    variant = f"-{row['variant']}" if row.get("variant") else ""
-    listed = result.parents[1] / "runs" / f"{row['arm']}-{ALL}{variant}" / "labelled_frames.txt"
+    name = result.stem.removesuffix(f"-{row['split']}")
+    listed = result.parents[1] / "runs" / name / "labelled_frames.txt"
     return len(listed.read_text(encoding="utf-8").split()) if listed.is_file() else None
 
 

@@ -375,14 +375,34 @@ def crops_of(
         input_px: side of the crops.
         cube_mm: what they show.
     """
+    centers = evaluation.truth_mm[list(images), evaluation.layout.palm].astype(np.float64)
+    return _cut_at(centers, evaluation, recording, images, input_px=input_px, cube_mm=cube_mm)
+
+
+def images_of(
+    evaluation: Evaluation, recording: Recording, images: Sequence[int], *, input_px: int, cube_mm: float
+) -> NDArray[np.float32]:
+    """What the network saw of some images at last (n, P, P); not mirrored for the other hand. As `crops_of`."""
+    centers = evaluation.center_mm[list(images)].astype(np.float64)
+    return _cut_at(centers, evaluation, recording, images, input_px=input_px, cube_mm=cube_mm)[0]
+
+
+def _cut_at(
+    centers_mm: NDArray[np.float64],
+    evaluation: Evaluation,
+    recording: Recording,
+    images: Sequence[int],
+    *,
+    input_px: int,
+    cube_mm: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     from ..stores.crops import crop_k
     from .inputs import cut
 
     crops, ks = [], []
-    for i in images:
+    for i, center in zip(images, centers_mm, strict=True):
         row, number = int(evaluation.row[i]), int(evaluation.view[i])
         view = next(v for _, v in recording_views(recording, row, row + 1) if v.view == number)
-        center = evaluation.truth_mm[i, evaluation.layout.palm].astype(np.float64)
         crops.append(cut(view, center, input_px=input_px, cube_mm=cube_mm))
         ks.append(crop_k(center, view.k, crop_px=input_px, window_mm=cube_mm))
     return np.array(crops), np.array(ks)

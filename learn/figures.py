@@ -7,6 +7,7 @@ dark page, on a transparent ground; in crops what is not hand is transparent, so
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,19 @@ import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
 from ..stores.joints import FINGER_COLORS, Layout, finger_of
 from ..stores.page import Picture, Theme, both, chart, legend
-from .metrics import AUC_LIMIT_MM, Interval, success_curve
+from .metrics import AUC_LIMIT_MM, THRESHOLDS_MM, Interval, success_curve
 
+DRAWN_PX: Final = 128
+DRAWN_MM: Final = 300.0
+"""Side of the crops that skeletons are drawn on, whatever a network sees."""
+SHEET_DPI: Final = 96
+"""Of sheets of many images, whose crops are coarser still: a page of six sheets stays at 4 MB."""
 BACKGROUND: Final = 0.95
 """From here on a crop's value is no hand: +1 in crops, a little less where a network's tanh says so."""
 
@@ -38,6 +45,18 @@ class Sample:
     error_mm: Mapping[str, float]
     """For each of these names its mean error, where it has one."""
     title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One image of a sheet."""
+
+    crop: NDArray[np.float32]
+    """(P, P) in [-1, 1], +1 where there is no hand."""
+    joints_px: NDArray[np.float64] | None = None
+    """(J, 2) pixels of the crop, NaN = unknown."""
+    note: str = ""
+    """Below it."""
 
 
 def crop_sheet(rows: Mapping[str, NDArray[np.float32]], *, columns: int = 8, caption: str = "") -> Picture:
@@ -73,23 +92,47 @@ def skeleton_sheet(samples: Sequence[Sample], names: Sequence[str], layout: Layo
         layout: says which joints are joined.
         caption: below the picture.
     """
+    rows = {
+        name: [
+            Cell(s.crop, s.joints_px.get(name), f"{s.error_mm[name]:.1f} mm" if name in s.error_mm else "")
+            for s in samples
+        ]
+        for name in names
+    }
+    titles = [sample.title for sample in samples]
+    return cell_sheet(rows, layout, titles=titles, alt="Predicted hand skeletons over depth", caption=caption)
+
+
+def cell_sheet(
+    rows: Mapping[str, Sequence[Cell | None]], layout: Layout, *, titles: Sequence[str], alt: str, caption: str = ""
+) -> Picture:
+    """Labelled rows of cells, each an image of its own with a skeleton on it.
+
+    Args:
+        rows: for each label its cells, one a column; None leaves its place empty.
+        layout: says which joints are joined.
+        titles: above the columns.
+        alt: what the picture shows; the rows' labels are added.
+        caption: below the picture.
+    """
 
     def draw(theme: Theme) -> Figure:
-        figure, cells = _grid(len(names), len(samples), cell=1.7, left=1.6, row_gap=0.24, top=0.2)
-        for column, sample in enumerate(samples):
-            for row, name in enumerate(names):
-                axes = cells[row][column]
-                _show(axes, sample.crop, faint=True)
-                if name in sample.joints_px:
-                    _skeleton(axes, sample.joints_px[name], layout)
-                if name in sample.error_mm:
-                    axes.set_xlabel(f"{sample.error_mm[name]:.1f} mm", color=theme.muted, fontsize=9, labelpad=2)
-            cells[0][column].set_title(sample.title, color=theme.muted, fontsize=9, pad=3)
-        for row, name in enumerate(names):
-            _row_label(cells[row][0], name, theme)
+        figure, axes = _grid(len(rows), len(titles), cell=1.7, left=1.6, row_gap=0.24, top=0.2)
+        for place, (label, cells) in zip(axes, rows.items(), strict=False):
+            _row_label(place[0], label, theme)
+            for one, cell in zip(place, cells, strict=True):
+                if cell is None:
+                    _nothing(one)
+                    continue
+                _show(one, cell.crop, faint=True)
+                if cell.joints_px is not None:
+                    _skeleton(one, cell.joints_px, layout)
+                one.set_xlabel(cell.note, color=theme.muted, fontsize=9, labelpad=2)
+        for one, title in zip(axes[0], titles, strict=False):
+            one.set_title(title, color=theme.muted, fontsize=9, pad=3)
         return figure
 
-    return both(draw, alt="Predicted hand skeletons over depth: " + ", ".join(names), caption=caption)
+    return both(draw, alt=f"{alt}: " + ", ".join(rows).replace("\n", " "), caption=caption, dpi=SHEET_DPI)
 
 
 def view_sheet(rows: Mapping[str, NDArray[np.float32]], *, caption: str = "") -> Picture:
@@ -98,15 +141,28 @@ def view_sheet(rows: Mapping[str, NDArray[np.float32]], *, caption: str = "") ->
     return crop_sheet(rows, columns=max(1, count), caption=caption)
 
 
-def success_chart(worst_mm: Mapping[str, NDArray[np.float64]], *, caption: str = "") -> Picture:
-    """Share of frames whose worst joint is within t, for each model's worst errors (N,) mm."""
+def success_chart(
+    worst_mm: Mapping[str, NDArray[np.float64]],
+    *,
+    intervals: Mapping[str, Sequence[Interval]] | None = None,
+    caption: str = "",
+) -> Picture:
+    """Share of frames whose worst joint is within t, for each model's worst errors (N,) mm.
+
+    Args:
+        worst_mm: by model.
+        intervals: of the shares at `metrics.THRESHOLDS_MM`, by model.
+        caption: below the chart.
+    """
 
     def draw(theme: Theme) -> Figure:
         figure, axes = chart(theme, 3.9)
         t = np.linspace(0, AUC_LIMIT_MM, 321)
         for i, (name, worst) in enumerate(worst_mm.items()):
             axes.plot(t, 100 * success_curve(worst, t), color=_color(theme, i), linewidth=2, label=name)
-        axes.set(xlim=(0, AUC_LIMIT_MM), ylim=(0, 100))
+            for at, interval in zip(THRESHOLDS_MM, (intervals or {}).get(name, ()), strict=False):
+                axes.plot((at + 0.5 * i,) * 2, (100 * interval.low, 100 * interval.high), color=_color(theme, i))
+        axes.set(xlim=(0, AUC_LIMIT_MM + 1), ylim=(0, 100))
         axes.set_xlabel("worst joint within … mm")
         axes.set_ylabel("frames (%)")
         legend(axes, theme)
@@ -116,14 +172,14 @@ def success_chart(worst_mm: Mapping[str, NDArray[np.float64]], *, caption: str =
 
 
 def joint_chart(per_joint_mm: Mapping[str, Sequence[float]], names: Sequence[str], *, caption: str = "") -> Picture:
-    """Mean error of each joint: a line a joint, from top to bottom, a dot a model."""
+    """Mean error of each joint: a bar a joint, from top to bottom, a dot on it a model."""
 
     def draw(theme: Theme) -> Figure:
         figure, axes = chart(theme, 0.9 + 0.19 * len(names))
         place = np.arange(len(names))
         if per_joint_mm:
             ends = np.array(list(per_joint_mm.values()), np.float64)
-            axes.hlines(place, ends.min(axis=0), ends.max(axis=0), color=theme.grid, linewidth=2)
+            axes.hlines(place, 0, ends.max(axis=0), color=theme.grid, linewidth=5)
         for i, (name, errors) in enumerate(per_joint_mm.items()):
             axes.scatter(errors, place, s=30, color=_color(theme, i), label=name, zorder=3)
         axes.set_yticks(place, [n.replace("_", " ") for n in names])
@@ -173,9 +229,13 @@ def training_chart(
         figure, axes = chart(theme, 3.4)
         for i, (name, (steps, values)) in enumerate(curves.items()):
             marker = "o" if len(steps) == 1 else ""
-            axes.plot(steps, values, color=_color(theme, i), linewidth=1.6, marker=marker, label=name)
+            dashes = "-" if i < len(theme.series) else "--"
+            axes.plot(steps, values, dashes, color=_color(theme, i), linewidth=1.6, marker=marker, label=name)
         if log and any(v > 0 for _, values in curves.values() for v in values):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # where there is no decade
+            axes.tick_params(which="both", colors=theme.muted, labelsize=9, length=0)
         axes.set_xlabel("step")
         axes.set_ylabel(ylabel)
         legend(axes, theme)
@@ -236,6 +296,7 @@ def _grid(
 
 
 def _row_label(axes: Any, label: str, theme: Theme) -> None:
+    label = "\n".join(textwrap.fill(line, 20, break_on_hyphens=True) for line in label.splitlines())
     axes.text(-0.1, 0.5, label, transform=axes.transAxes, ha="right", va="center", color=theme.ink, fontsize=10)
 
 
@@ -247,6 +308,13 @@ def _show(axes: Any, crop: NDArray[np.float32], *, faint: bool = False) -> None:
     axes.set_facecolor((0.5, 0.55, 0.6, 0.12))
     axes.imshow(hand, cmap=matplotlib.colormaps[name], vmin=ends[0], vmax=ends[1], interpolation="nearest")
     axes.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), xticks=(), yticks=())
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _nothing(axes: Any) -> None:
+    """An empty place of a sheet."""
+    axes.set(facecolor="none", xticks=(), yticks=())
     for spine in axes.spines.values():
         spine.set_visible(False)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..stores.errors import HandloomError
 from ..stores.recording import Recording
 from .inputs import DepthView, cut, recording_views, usable
+from .latent import latent_of
 from .model import PoseModel
 from .murauer_nets import Volume, view_condition
 
@@ -122,18 +123,11 @@ def _center(view: DepthView) -> NDArray[np.float64]:
 def _decode(model: PoseModel, images: Tensor, condition: Tensor, *, real: bool) -> NDArray[np.float32]:
     nets: Any = model.nets
     device = next(model.nets.parameters()).device
-    images, condition = images.to(device), condition.to(device)
-    if model.arm == "preview":
-        made = nets.view(nets.latent(images), condition)
-    else:
-        domains = int(model.description.get("domains", 1))
-        domain = -1 if real else 0
-        features = nets.features(images, None, domain)
-        if model.description.get("released"):
-            z = nets.pose.hidden(nets.mapping(features) if real else features)
-        else:
-            z = nets.latent(features, real=real)
-        made = nets.view(z, condition, None, domain if domains > 1 else -1)
+    z = latent_of(model, images.to(device), real=real)
+    if model.description.get("released"):
+        z = nets.pose.hidden(z)
+    domains = int(model.description.get("domains", 1))
+    made = nets.view(z, condition.to(device), None, -1 if real or domains == 1 else 0)
     return np.asarray(made[:, 0].cpu().numpy(), np.float32)
 
 

@@ -61,18 +61,18 @@ class Picture:
 Draw = Callable[[Theme], "Figure"]
 
 
-def both(draw: Draw, *, alt: str, caption: str = "") -> Picture:
-    """A figure drawn for the light and for the dark page."""
+def both(draw: Draw, *, alt: str, caption: str = "", dpi: int = DPI) -> Picture:
+    """A figure drawn for the light and for the dark page; large ones of coarse images need fewer pixels."""
     light, dark = draw(LIGHT), draw(DARK)
-    return Picture(png(light), png(dark), alt, round(light.get_figwidth() * 96), caption)
+    return Picture(png(light, dpi), png(dark, dpi), alt, round(light.get_figwidth() * 96), caption)
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG bytes on a transparent ground."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     target = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(target, format="png", dpi=DPI, facecolor="none")
+    FigureCanvasAgg(figure).print_figure(target, format="png", dpi=dpi, facecolor="none")
     return target.getvalue()
 
 

@@ -133,6 +133,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "eval compare": ("eval", "compare", "PATH", "RECORDING", "--on", "RECORDING"),
     "eval compare --truth": ("eval", "compare", "NUMBERS", "PATH", "--truth", "NUMBERS", "--dataset", "nyu"),
     "eval agreement": ("eval", "agreement", "PATH", "PATH", "--on", "RECORDING"),
+    "report": ("report", "PATH", "--on", "RECORDING", "--out", "OUT"),
+    "report --on": ("report", "RECORDING", "--on", "PATH", "--out", "OUT"),
     "export": ("export", "PATH", "--out", "OUT"),
     "predict": ("predict", "PATH", "RECORDING", "--out", "OUT"),
     "latent pictures": ("latent", "pictures", "PATH", "--on", "RECORDING", "--out", "OUT"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,3 +303,29 @@ def recordings(tmp_path_factory: pytest.TempPathFactory, synthetic: Resident, ca
         twins=write_recording(folder / "twins.zarr", twins, twins_of=open_recording(real).uuid),
         unlabelled=write_recording(folder / "unlabelled.zarr", toy_resident(5, 6, located_mm=8.0, labelled=False)),
     )
+
+
+@pytest.fixture(scope="session")
+def trained(recordings: Recordings) -> Callable[..., Path]:
+    """Train a run of a few steps on the toy recordings: `trained(path, arm, **overrides)`."""
+    plain = {"features": "plain", "stem": 4, "channels": (8,), "mid": (), "feature_width": 16, "view_channels": (8, 4)}
+    short: dict[str, dict[str, Any]] = {
+        "preview": {"batch": 8, "steps": 1},
+        "scratch": {"input_px": 32, "batch": 8, "vae_batch": 8, "vae_steps": 1, "align_steps": 0, "joint_steps": 1},
+        "nearest": {"input_px": 32, "components": 8},
+    }
+    few = {"input_px": 32, "batch": 8, "architecture": plain, "pretrain_steps": 1, "joint_steps": 2, "log_every": 1}
+
+    def run(
+        path: Path, arm: str, *, real: Path | None = recordings.real, init: Path | None = None, **more: Any
+    ) -> Path:
+        from handloom.learn.train import preset, train
+
+        method = "crossing" if arm in ("scratch", "nearest") else "murauer"
+        if arm == "synthetic-only":
+            more = {"joint_steps": 0} | more
+        config = preset(method, "quick", arm, {"labels": 5} | short.get(arm, few) | more)
+        train(config, synth=[recordings.synth, recordings.twins], real=real, run_dir=path, init=init)
+        return path
+
+    return run

@@ -31,7 +31,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gap_figure.py"
 
 def written(folder: Path, seed: int, arm: str, labels: str, mean_mm: float, **more: object) -> None:
     variant = str(more.get("variant", ""))
-    name = f"{arm}-{labels}" + (f"-{variant}" if variant else "")
+    share = f"-u{more['unlabelled_share']:g}" if "unlabelled_share" in more else ""
+    name = f"{arm}-{labels}{share}" + (f"-{variant}" if variant else "")
     row = {"seed": seed, "arm": arm, "labels": labels, "variant": variant, "split": "test", "mean_mm": mean_mm} | more
     path = folder / f"seed-{seed}" / "results" / f"{name}-{row['split']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,13 +86,14 @@ def test_differences_within_seeds_are_known_better_than_means(gap: Path) -> None
 def test_variants_are_no_part_of_the_curves(gap: Path) -> None:
     written(gap, 0, "full", "100", 9.0, variant="fast", overrides=["learning_rate=1e-2"])
     written(gap, 0, "full", "100", 30.0, variant="u25", overrides=["unlabelled_share=0.25"])
+    written(gap, 1, "full", "100", 31.0, unlabelled_share=0.25)  # as --unlabelled 0.25 leaves it
     results, left_out = read_results(gap, split="test")
     assert left_out == ["full-100-fast-test"]
-    assert [r.mean_mm for r in results if r.unlabelled_share == 0.25] == [30.0]
+    assert [r.mean_mm for r in results if r.unlabelled_share == 0.25] == [30.0, 31.0]
     assert labels_table([r for r in results if r.unlabelled_share == 1]).rows[0][2] == point_of([17.9, 24, 33.1]).text()
     shares = share_table([r for r in results if (r.arm, r.labels) == ("full", "100")])
     assert list(shares.columns) == ["mean error (mm)", "25 % unlabelled", "100 % unlabelled"]
-    assert shares.rows[0][:2] == ["full, n = 100", "30.00 (1)"]
+    assert shares.rows[0][:2] == ["full, n = 100", point_of([30.0, 31.0]).text()]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"split": "test"}', '{"split": "test", "mean_mm": NaN, "arm": "full", '
