@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from . import __version__
 from .bootstrap import Made
 from .learn.estimators import open_estimator
-from .learn.figures import Sample, crop_sheet, read_curves, skeleton_sheet, training_chart
+from .learn.figures import DRAWN_MM, DRAWN_PX, Sample, read_curves, skeleton_sheet, training_chart
 from .learn.inputs import cut, recording_views
-from .learn.pages import agreement_table
+from .learn.pages import agreement_table, domain_sheet
 from .learn.predictions import predict_all
 from .learn.report import Block, Code, Facts, Report, Section, Text
 from .stores.camera import project
@@ -20,8 +20,6 @@ from .stores.crops import crop_k
 from .stores.page import Picture
 from .stores.recording import Recording, describe, open_recording
 
-CROP_PX: Final = 128
-CUBE_MM: Final = 300.0
 SHOWN: Final = 8
 INTRODUCTION: Final = (
     "Nothing here was labelled by anyone. The hands that the tracker learned from were rendered with this rig's "
@@ -37,7 +35,10 @@ def write_report(made: Made, captured: Recording, path: Path) -> None:
         Section("What this is", [Text(INTRODUCTION)]),
         Section("The tracker", _score(made)),
         Section("Poses", [_poses(made, captured)]),
-        Section("What was captured, and what was rendered like it", [_domains(made, captured)]),
+        Section(
+            "What was captured, and what was rendered like it",
+            [domain_sheet({"captured": captured, "rendered": open_recording(made.out / "synth.zarr")}, count=SHOWN)],
+        ),
         Section("Training", [_training(made)]),
         Section("What next", _next(made, captured)),
         Section("How it was made", [Facts(_facts(made, captured))]),
@@ -79,30 +80,16 @@ def _poses(made: Made, captured: Recording) -> Picture:
         number = int(predicted.view[image])
         view = next(v for _, v in recording_views(captured, row, row + 1) if v.view == number)
         center = predicted.center_mm["tracker"][image].astype(np.float64)
-        crop = cut(view, center, input_px=CROP_PX, cube_mm=CUBE_MM)
-        k = crop_k(center, view.k, crop_px=CROP_PX, window_mm=CUBE_MM)
+        crop = cut(view, center, input_px=DRAWN_PX, cube_mm=DRAWN_MM)
+        k = crop_k(center, view.k, crop_px=DRAWN_PX, window_mm=DRAWN_MM)
         joints = {"tracker": project(predicted.joints_mm["tracker"][image], k)}
         samples.append(Sample(crop, joints, {}, f"row {row}, {captured.rig.names[number]}"))
     return skeleton_sheet(
         samples,
         ["tracker"],
         estimator.layout,
-        caption=f"Frames spread evenly over the capture; {CUBE_MM:.0f} mm crops.",
+        caption=f"Frames spread evenly over the capture; {DRAWN_MM:.0f} mm crops.",
     )
-
-
-def _domains(made: Made, captured: Recording) -> Picture:
-    rows: dict[str, Any] = {}
-    for label, recording in (("captured", captured), ("rendered", open_recording(made.out / "synth.zarr"))):
-        shown = []
-        for column, row in enumerate(np.linspace(0, recording.n_frames - 1, SHOWN).astype(int).tolist()):
-            seen = [v for _, v in recording_views(recording, row, row + 1) if v.center_mm is not None]
-            if seen:
-                view = seen[column % len(seen)]
-                assert view.center_mm is not None
-                shown.append(cut(view, view.center_mm, input_px=CROP_PX, cube_mm=CUBE_MM))
-        rows[label] = np.array(shown)
-    return crop_sheet(rows, columns=SHOWN, caption="Crops around the hand's centre, camera after camera.")
 
 
 def _training(made: Made) -> Picture:

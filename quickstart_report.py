@@ -16,18 +16,15 @@ from .learn.figures import (
     training_chart,
     view_sheet,
 )
-from .learn.inputs import cut, recording_views
 from .learn.model import load_model
-from .learn.pages import evaluation_sections
+from .learn.pages import domain_sheet, evaluation_sections
 from .learn.report import Facts, Gallery, Report, Section, Text
 from .learn.views import predict_views
 from .quickstart import RUNS, Tour
 from .stores.page import Picture
 from .stores.reading import load_resident
-from .stores.recording import SPLITS, open_recording
+from .stores.recording import SPLITS, Recording, open_recording
 
-CROP_PX: Final = 128
-CUBE_MM: Final = 300.0
 SHOWN: Final = 8
 INTRODUCTION: Final = (
     "The synthetic hand is labelled by itself. The captured hand is another one, before another sensor, moving "
@@ -43,7 +40,7 @@ def write_report(tour: Tour, path: Path) -> None:
     sections = [
         Section("What this is", [Text(INTRODUCTION)]),
         result,
-        Section("What the networks saw", [_domains(tour)]),
+        Section("What the networks saw", [domain_sheet(_recordings(tour), count=SHOWN)]),
         *more,
         Section("Predicted second views", _views(tour)),
         Section("Training", [_training(tour)]),
@@ -58,19 +55,9 @@ def write_report(tour: Tour, path: Path) -> None:
     ).write(path, overwrite=True)
 
 
-def _domains(tour: Tour) -> Picture:
-    rows = {}
-    for label, path in (("synthetic", tour.synth), ("captured", tour.capture), ("twins of captured", tour.twins)):
-        recording = open_recording(path)
-        shown = []
-        for column, row in enumerate(np.linspace(0, recording.n_frames - 1, SHOWN).astype(int).tolist()):
-            views = (view for _, view in recording_views(recording, row, row + 1))
-            seen = [(view, view.center_mm) for view in views if view.center_mm is not None]
-            if seen:
-                view, center_mm = seen[column % len(seen)]
-                shown.append(cut(view, center_mm, input_px=CROP_PX, cube_mm=CUBE_MM))
-        rows[label] = np.array(shown)
-    return crop_sheet(rows, columns=SHOWN, caption="Crops of 300 mm around the hand's centre, camera after camera.")
+def _recordings(tour: Tour) -> dict[str, Recording]:
+    paths = {"synthetic": tour.synth, "captured": tour.capture, "twins of captured": tour.twins}
+    return {label: open_recording(path) for label, path in paths.items()}
 
 
 def _views(tour: Tour) -> list[Any]:

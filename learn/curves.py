@@ -173,7 +173,7 @@ def _over_labels(results: Sequence[Result]) -> list[Block]:
             ]
         ),
         labels_table(results),
-        *([difference_table(results)] if any(r.arm == REFERENCE for r in results) else []),
+        *([paired] if (paired := difference_table(results)).rows else []),
         paper_table(),
     ]
 

@@ -14,7 +14,8 @@ from ..stores.recording import Recording
 from .agreement import Agreement
 from .compare import compare_evaluations
 from .evaluate import CENTER_SAID, Evaluation, crops_of
-from .figures import DRAWN_MM, DRAWN_PX, Sample, joint_chart, skeleton_sheet, success_chart
+from .figures import DRAWN_MM, DRAWN_PX, Sample, crop_sheet, joint_chart, skeleton_sheet, success_chart
+from .inputs import cut, recording_views
 from .metrics import (
     LEVEL,
     THRESHOLDS_MM,
@@ -160,7 +161,8 @@ def _circumstances(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
     facts = {
         "recording": f"{first.recording['path']} ({first.recording['uuid']})",
         "frames": f"{first.split}, {len(np.unique(first.row))} rows, {len(np.unique(first.view))} cameras",
-        "centre": f"center = {CENTER_SAID[first.center]} ({first.center}), {first.passes} crops an image",
+        "centre": f"center = {CENTER_SAID[first.center]} ({first.center}), {first.passes} "
+        f"crop{'s' * (first.passes > 1)} an image",
     }
     for name, evaluation in evaluations.items():
         drawn = f", drawn by seed {evaluation.label_seed}" if evaluation.label_seed is not None else ""
@@ -168,6 +170,22 @@ def _circumstances(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
         facts[name] = f"{labels}{evaluation.layout.name}; chosen by {evaluation.chosen_by}"
     notes = dict.fromkeys(note for e in evaluations.values() for note in e.notes)
     return facts | {f"note {i}": note for i, note in enumerate(notes, start=1)}
+
+
+def domain_sheet(recordings: Mapping[str, Recording], *, count: int = 8) -> Picture:
+    """Crops of each recording, a row each: frames spread evenly over it, one camera after the other."""
+    rows = {}
+    for label, recording in recordings.items():
+        shown = []
+        for column, row in enumerate(np.linspace(0, recording.n_frames - 1, count).astype(int).tolist()):
+            seen = [v for _, v in recording_views(recording, row, row + 1) if v.center_mm is not None]
+            if seen:
+                view = seen[column % len(seen)]
+                assert view.center_mm is not None
+                shown.append(cut(view, view.center_mm, input_px=DRAWN_PX, cube_mm=DRAWN_MM))
+        rows[label] = np.array(shown)
+    caption = f"Crops of {DRAWN_MM:.0f} mm around the hand's centre, camera after camera."
+    return crop_sheet(rows, columns=count, caption=caption)
 
 
 def agreement_table(found: Sequence[Agreement]) -> Table:

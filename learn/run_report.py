@@ -35,6 +35,7 @@ from .views import predicts_views
 
 PARTS: Final = 6
 """Of the work, for the progress."""
+VIEWS_COMMAND: Final = "handloom train murauer --arm full --synth S.zarr --real R.zarr --run RUN"
 Progress = Callable[..., None]
 
 
@@ -108,8 +109,8 @@ def write_report(
     progress(3, PARTS, "views")
     sections.append(_views(ours, pairing, recording, rows) if close else _view_errors(evaluations))
     progress(4, PARTS, "training")
-    if not close:
-        sections += curve_sections(_as_results(chosen, evaluations)) if evaluations else []
+    if not close and evaluations:
+        sections += _curves(_as_results(chosen, evaluations))
     sections.append(
         analyses.training_section({run.name: run.path for run in chosen}, detailed=ours.name if close else None)
     )
@@ -296,7 +297,7 @@ def _views(ours: Analysed, pairing: Twinned | str, recording: Recording, rows: N
         return left_out(
             title,
             f"the arm '{ours.model.arm}' of {ours.model.method} predicts no views.",
-            "handloom train murauer --arm full --synth S.zarr --real R.zarr --run RUN",
+            VIEWS_COMMAND,
         )
     if recording.n_views < 2:
         return left_out(title, "the recording has one camera.")
@@ -319,8 +320,27 @@ def _view_errors(evaluations: dict[str, Evaluation]) -> Section:
         )
     ]
     if not rows:
-        return left_out("Predicted second views", "none of the runs predicts views.")
+        return left_out("Predicted second views", "none of the runs predicts views.", VIEWS_COMMAND)
     return Section("Predicted second views", blocks)
+
+
+def _curves(results: Sequence[Result]) -> list[Section]:
+    """Error over labels and unlabelled data, where that is what tells the runs apart."""
+    title = "Error over the number of labels"
+    trainings = {(one.arm, one.labels, one.unlabelled_share) for one in results}
+    if len({(one.arm, one.labels, one.unlabelled_share, one.seed) for one in results}) < len(results):
+        why = "two of the runs have arm, labels and seed in common; what else they differ in, a curve would hide."
+        return [left_out(title, why)]
+    if len(trainings) < 2:
+        return [
+            left_out(
+                title,
+                "a curve takes runs of several arms or of several numbers of labels.",
+                "handloom train murauer --arm full --labels 100 --synth S.zarr --synth TWINS.zarr --real R.zarr "
+                "--run RUN",
+            )
+        ]
+    return curve_sections(results)
 
 
 def _as_results(chosen: Sequence[Analysed], evaluations: dict[str, Evaluation]) -> list[Result]:

@@ -17,8 +17,10 @@ from click.testing import CliRunner, Result
 from handloom.cli import main
 from handloom.learn.analyses import pair_rows
 from handloom.learn.charts import HAND_MM, hand_chart
+from handloom.learn.curves import Result as OneSeed
 from handloom.learn.evaluate import Evaluation, evaluate_models, mean_pose
 from handloom.learn.pages import difference_table, hardest_examples, share_table
+from handloom.learn.run_report import _curves
 from handloom.stores.joints import LAYOUTS, OPENXR26
 from handloom.stores.recording import open_recording
 
@@ -104,9 +106,20 @@ def test_several_runs_are_compared(runs: dict[str, Path], recordings: Any, tmp_p
     assert {"Error over the number of labels", "Error over the amount of unlabelled data"} <= set(found)
     assert "Worst frames by mean error" not in found
     html = page.read_text(encoding="utf-8")
+    assert "a curve would hide" not in html
     assert "error minus that of synthetic-only-0" in html
     assert "NYU, another data set" in html
     assert "warning: the model was trained on frames of this recording" in html
+
+
+def test_runs_that_no_curve_tells_apart_are_in_none() -> None:
+    """Of two lengths of one training, say, the second stood for both."""
+    same = [OneSeed("full", "10", 0, 20.0), OneSeed("full", "10", 0, 30.0)]
+    (section,) = _curves(same)
+    assert "a curve would hide" in section.blocks[0].text  # type: ignore[union-attr]
+    (section,) = _curves([same[0], replace(same[1], seed=1)])
+    assert "takes runs of several arms" in section.blocks[0].text  # type: ignore[union-attr]
+    assert len(_curves([same[0], replace(same[1], labels="100")])) == 2
 
 
 def test_what_a_run_cannot_show_is_said_with_its_command(
