@@ -107,14 +107,15 @@ def spread_examples(evaluation: Evaluation, count: int) -> list[int]:
 def hardest_examples(
     errors_mm: NDArray[np.float64], evaluation: Evaluation, count: int, *, apart: int = APART_ROWS
 ) -> list[int]:
-    """Images of the largest errors (N,), the worst first, one of each stretch of neighbouring rows.
+    """Images of the largest errors (N,), the worst first, one of each stretch of a sequence.
 
     The worst frames of a sequence are one pose over and over (90 of the paper's 100 were variations of three).
     """
     chosen: list[int] = []
     usable = np.flatnonzero(np.isfinite(errors_mm) & has_palm(evaluation))
     for image in usable[np.argsort(-errors_mm[usable], kind="stable")].tolist():
-        if len(chosen) < count and all(abs(evaluation.row[image] - evaluation.row[c]) >= apart for c in chosen):
+        alike = [c for c in chosen if evaluation.sequence[c] == evaluation.sequence[image]]
+        if len(chosen) < count and all(abs(evaluation.row[image] - evaluation.row[c]) >= apart for c in alike):
             chosen.append(image)
     return chosen
 

@@ -172,6 +172,9 @@ def test_hard_examples_are_the_worst_and_apart(evaluations: dict[str, Evaluation
     errors = np.where(one.row < 4, 100.0 + one.row, one.row.astype(float))
     found = hardest_examples(errors, one, 3, apart=5)
     assert one.row[found].tolist() == [3, 31, 26]
+    # Rows of other sequences are other moments, however near: rendered sets have a sequence a row.
+    apart = hardest_examples(errors, replace(one, sequence=one.row.astype(np.int32)), 3, apart=5)
+    assert one.row[apart].tolist() == [3, 2, 1]
     assert hardest_examples(np.full(len(errors), np.nan), one, 3) == []
 
 
