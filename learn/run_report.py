@@ -21,6 +21,7 @@ from ..stores.recording import SPLITS, Recording, open_recording
 from . import analyses
 from .agreement import agreement
 from .analyses import Analysed, TrainingSet, left_out
+from .crossing_check import has_generator
 from .curves import Result, curve_sections
 from .estimators import TorchEstimator
 from .evaluate import Center, Evaluation, evaluate_models
@@ -30,7 +31,6 @@ from .model import CHECKPOINT, load_model
 from .pages import agreement_table, difference_table, evaluation_sections
 from .predictions import rows_of
 from .report import Block, Report, Section, Text
-from .train import METRICS
 from .views import predicts_views
 
 PARTS: Final = 6
@@ -114,10 +114,8 @@ def write_report(
     sections.append(
         analyses.training_section({run.name: run.path for run in chosen}, detailed=ours.name if close else None)
     )
-    if close and ours.model.method == "crossing" and (ours.path / METRICS).is_file():
-        from .crossing_figures import health_blocks
-
-        sections += [Section("The depth GAN", health)] if (health := health_blocks(ours.path)) else []
+    if close and has_generator(ours.model):
+        sections += _shared_space(ours, recording, split=split, seed=seed)
     if evaluations:
         sections.append(evaluation_sections(evaluations, recording)[-1])
     progress(5, PARTS, "writing")
@@ -322,6 +320,16 @@ def _view_errors(evaluations: dict[str, Evaluation]) -> Section:
     if not rows:
         return left_out("Predicted second views", "none of the runs predicts views.", VIEWS_COMMAND)
     return Section("Predicted second views", blocks)
+
+
+def _shared_space(ours: Analysed, recording: Recording, *, split: str, seed: int) -> list[Section]:
+    """Crossing Nets' own pictures, and how their GAN fared."""
+    from .crossing_pictures import space_sections
+
+    try:
+        return space_sections(ours.model, ours.path, recording, split=split, seed=seed)
+    except HandloomError as error:
+        return [left_out("The shared latent space", f"{error.what}.")]
 
 
 def _curves(results: Sequence[Result]) -> list[Section]:
