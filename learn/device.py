@@ -95,7 +95,13 @@ class Execution:
 
     def compiled(self, net: nn.Module) -> Callable[..., Tensor]:
         """What to call in a step instead of the network; the network itself stays as it is."""
-        return torch.compile(net) if self.compile else net
+        if not self.compile:
+            return net
+        import torch._functorch.config
+
+        # Logged steps ask for the gradient of each term on its own: memory may not be given back after the first.
+        torch._functorch.config.donated_buffer = False
+        return torch.compile(net)
 
     def replayed(self, update: Update[B]) -> Replayed[B]:
         """A step's arithmetic, through a CUDA graph if that is asked for."""
