@@ -7,10 +7,11 @@ disagreement of its cameras as well; both count, as the geometric mean of (5 mm 
     confidence = P(mean joint error < 20 mm) = 1 / (1 + exp(b log(5 mm + u) - a)).
 
 `a` and `b` are fitted to labelled frames where an export is given some (`handloom export --on VAL.zarr`); that is then
-a probability, for hands and motions like those: on other sequences of one rig it promised too much (fused poses said
-0.65, and 0.35 of them were within 20 mm). Else they are those of `UNCALIBRATED`, even at 20 mm of movement:
-larger is surer, and no more is promised. The file says which, and the rank correlation of doubt and error that was
-measured on those frames: 0.2 to 0.6 on the models of benchmarks/tracking.py. It sorts, roughly; it does not prove.
+a probability, for hands and motions like those: on other sequences it was off either way (fused poses of one capture
+said 0.65, and 0.35 of them were within 20 mm; of another 0.36, and 0.46 were). Else they are those of `UNCALIBRATED`,
+even at 20 mm of movement: larger is surer, and no more is promised. The file says which, and the rank correlation of
+doubt and error that was measured on those frames: 0.2 to 0.6 on the models of benchmarks/tracking.py. It sorts,
+roughly; it does not prove.
 """
 
 from __future__ import annotations

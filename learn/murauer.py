@@ -273,6 +273,7 @@ class Learner:
             "released": config.parity == "released",
             "identity_mapping": config.mapping_start == "identity",
             "mapped": self._maps(),
+            "statistics": "real" if self._sees_real() else "synthetic",
             "volume": self.volume.to_dict(),
             "n_labels": data.n_labels,
             "execution": self.execution.describe(),
@@ -289,6 +290,11 @@ class Learner:
         if not self.config.joint_steps or not self._anchored:
             return False
         return self.data.n_labels > 0 or self.arm.view or self.arm.match
+
+    def _sees_real(self) -> bool:
+        """Whether captured images pass f, so that it has statistics of theirs; m may be left alone all the same."""
+        arm = self.arm
+        return bool(self.config.joint_steps) and (self.data.n_labels > 0 or arm.view or arm.match or arm.passing)
 
     def start_from(self, checkpoint: Mapping[str, Any]) -> None:
         """Take f and p from a synthetic-only (or any other) run of the same architecture and layout."""
@@ -341,4 +347,6 @@ def build_nets(description: Mapping[str, Any]) -> MurauerNets:
 
 def pose_net(nets: MurauerNets, description: Mapping[str, Any]) -> PoseNet:
     """The inference path of described networks, over their weights."""
-    return PoseNet(nets, cube_mm=description["cube_mm"], mapped=description["mapped"])
+    mapped = description["mapped"]
+    real = description.get("statistics", "real" if mapped else "synthetic") == "real"
+    return PoseNet(nets, cube_mm=description["cube_mm"], mapped=mapped, domain=-1 if real else 0)

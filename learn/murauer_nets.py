@@ -344,14 +344,17 @@ class MurauerNets(nn.Module):
 
 
 class PoseNet(nn.Module):
-    """Inference: p(m(f(x))) for real depth, in mm; without m where nothing trained it."""
+    """Inference: p(m(f(x))) for real depth, in mm; without m where nothing trained it.
 
-    def __init__(self, nets: MurauerNets, *, cube_mm: float, mapped: bool) -> None:
+    `domain` chooses the running statistics of f: -1, those of real images, where it has seen any.
+    """
+
+    def __init__(self, nets: MurauerNets, *, cube_mm: float, mapped: bool, domain: int) -> None:
         super().__init__()
         self.features, self.pose = nets.features, nets.pose
         self.mapping = nets.mapping if mapped else nn.Identity()
         self.half_mm = cube_mm / 2
-        self.domain = -1 if mapped else 0
+        self.domain = domain
 
     def forward(self, x: Tensor) -> Tensor:
         """Crops (B, 1, P, P) -> joints (B, J, 3), mm relative to the crop's centre."""

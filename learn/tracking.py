@@ -8,10 +8,11 @@ For each instant:
 2. The poses of all cameras are fused in the rig's frame (`fusion.py`).
 3. A second opinion: the network that finds hands (`stores/palm_net.py`) looks at the fused palm, and at nothing else,
    and says how probable it is that a palm is within 30 mm. It has never seen the pose network's mistakes, so a crop
-   that slid onto the arm or a table is noticed, however steady the pose in it is: nothing drifts.
+   that slid onto the arm or a table is mostly noticed, however steady the pose in it is. It is the network that finds
+   hands, so what it takes for a hand passes: one that several cameras find anew must score more (`found_score`).
 4. The hand is lost where that probability is below `least_score`, or the palm went farther than a hand can
-   (`most_mm_s`, plus 60 mm for the noise of two poses). Then it is looked for in the whole images, at once, and
-   accepted by the same test; nothing that fails the test is given out.
+   (`most_mm_s`, plus 60 mm for the noise of two poses). Then it is looked for in the whole images, at once; nothing
+   that fails the test is given out.
 
 Without times, images are taken for 30 a second.
 """
@@ -35,6 +36,9 @@ LEAST_SCORE: Final = 0.35
 """Of the second opinion, below which the hand is lost. On validation frames of two rendered captures 99 % of tracked
 hands score above 0.78, 95 % of the places 12 to 35 cm beside them below 0.02; about one in thirty of these is taken for
 a hand."""
+FOUND_SCORE: Final = 0.75
+"""The same of a hand that two cameras or more find in the whole images: most followed hands score more. With one camera
+even right places score less; there `LEAST_SCORE` has to do."""
 MOST_MM_S: Final = 4000.0
 """No hand before a depth camera is faster."""
 NOISE_MM: Final = 60.0
@@ -69,6 +73,7 @@ class Tracker:
         hand: 'right' or 'left'; the one the model was trained on if left out.
         smooth: a filter over the fused joints, None for none.
         least_score: probability of a palm below which the hand is lost.
+        found_score: the same, for a hand that was lost or never seen and is found by two cameras or more.
     """
 
     model: Model
@@ -76,6 +81,7 @@ class Tracker:
     hand: str | None = None
     smooth: OneEuro | None = None
     least_score: float = LEAST_SCORE
+    found_score: float = FOUND_SCORE
     counts: Counts = field(default_factory=Counts)
     _palm_mm: NDArray[np.float64] | None = None
     _velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
@@ -139,7 +145,8 @@ class Tracker:
         if hand is None or hand.score < self.least_score:
             return None
         pose = self._read(views, hand.palm_mm, tracked=False)
-        if pose is None or pose.score < self.least_score:
+        needed = self.found_score if len(views) > 1 else self.least_score
+        if pose is None or pose.score < needed:
             return None
         self.counts.found += 1
         if self.smooth is not None:

@@ -405,6 +405,21 @@ def test_without_labels_an_identity_stays_one(toy_data: MakeData, n: int) -> Non
         torch.testing.assert_close(net(x).flatten(1), learner.nets.pose(z).flatten(1) * config.cube_mm / 2)
 
 
+@pytest.mark.parametrize("arm", ["control", "full"])
+def test_captured_images_are_normalised_by_their_own_statistics_though_nothing_trains_m(
+    arm: str, toy_data: MakeData
+) -> None:
+    # Those of synthetic images were taken where m was left alone.
+    config = tiny(arm, pretrain_steps=0, joint_steps=2, mapping_start="identity", batch_norm="domain")
+    learner = murauer.Learner(config, toy_data(0))
+    for step in range(2):
+        learner.step(step, log=False)
+    nets, x, net = learner.nets.eval(), torch.randn(3, 1, 32, 32), learner.pose_net().eval()
+    real, synth = (nets.pose(torch.relu(nets.features(x, None, domain))) * config.cube_mm / 2 for domain in (1, 0))
+    torch.testing.assert_close(net(x), real)
+    assert not torch.allclose(real, synth)
+
+
 def test_a_twin_shows_the_same_pose_at_the_same_place(toy_data: MakeData) -> None:
     # The captured centres are 8 mm off (located), the twins' are true.
     learner = murauer.Learner(tiny("real+synthetic", batch=64), toy_data(8, twinned=5))
