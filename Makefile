@@ -38,8 +38,12 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+# Those that need a folder or a model, or hours.
+LONG := calibration_coverage fit palm_training arm_sessions gap gap_figure paper shares hand_check gan_options \
+        crossing_steps tracking_hour
+
 bench: $(VENV)/.installed-dev
-	for script in $(filter-out benchmarks/calibration_coverage.py benchmarks/fit.py benchmarks/palm_training.py benchmarks/arm_sessions.py benchmarks/gap.py benchmarks/gap_figure.py benchmarks/paper.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out $(LONG:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 	$(if $(NYU),$(BIN)/python benchmarks/fit.py $(NYU),@echo "benchmarks/fit.py needs NYU's test labels: make bench NYU=FILE.npz")
 
 $(VENV)/bin/python:
