@@ -99,15 +99,15 @@ def test_realsense_files_told_by_their_content(model: Path, session: Path, tmp_p
 
 def test_cameras_in_software_until_told_to_stop(model: Path, tmp_path: Path):
     pytest.importorskip("pyrealsense2")
-    done = run("predict", model, "--live", "virtual", "--views", 1, "--frames", 5, "--fps", 10)
+    done = run("predict", model, "--live", "virtual", "--views", 3, "--frames", 20, "--fps", 10)
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert 1 <= len(rows) <= 5
+    assert 1 <= len({row["frame"] for row in rows}) <= 20
     assert set(rows[0]) == {
         "frame", "camera", "t_ns", "confidence", "disagreement_mm", "score", "source", "joints_mm"
     }  # fmt: skip
     assert len(rows[0]["joints_mm"]) == 26
-    assert "of 5 frames tracked" in done.stderr
+    assert "of 20 frames tracked" in done.stderr
     times = [row["t_ns"] for row in rows]
     assert times == sorted(times)
 

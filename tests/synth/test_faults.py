@@ -64,7 +64,8 @@ def test_a_full_disk_stops_the_run_and_a_larger_one_lets_it_go_on(
     )
     assert caught.value.exit_code == 3
     made = open_recording(out)
-    assert 0 < made.n_frames < CONFIG.frames
+    # Of two processes the slower one may have the first unit: then the disk is full before anything can be committed.
+    assert (0 if jobs > 1 else 1) <= made.n_frames < CONFIG.frames
     assert array_hash(made, made.n_frames) == array_hash(whole, made.n_frames)
     with pytest.raises(HandloomError, match="The disk is full"):
         synthesise(CONFIG, out, jobs=jobs, resume=True)

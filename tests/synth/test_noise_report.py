@@ -36,7 +36,7 @@ def test_the_page_holds_all_it_shows(fit: NoiseFit, tmp_path: Path) -> None:
     assert all(link.startswith("data:") for link in links)
     for e in fit.estimates:
         assert f"<td>{e.name}</td>" in page
-    shown = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    shown = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", page)
     assert len(shown) == len(set(shown)) >= 9
     assert "model: structured-light" in page
 
