@@ -13,7 +13,16 @@ import sys
 from pathlib import Path
 
 from handloom import __version__
-from handloom.learn.curves import curve_sections, labels_chart, labels_table, points_of, read_results, share_chart
+from handloom.learn.curves import (
+    curve_sections,
+    labels_chart,
+    labels_table,
+    points_of,
+    read_results,
+    share_chart,
+    varied,
+    whole,
+)
 from handloom.learn.report import Report, Section, Text
 from handloom.stores.errors import HandloomError
 from handloom.stores.page import write_page
@@ -46,10 +55,10 @@ def write(out: Path, split: str, *, overwrite: bool) -> None:
     page = Report("Error over labels and unlabelled data", [Section("What this is", [Text(about)]), *sections],
                   made_by=f"handloom {__version__} benchmarks/gap_figure.py --split {split}")  # fmt: skip
     page.write(out / f"curves-{split}.html", overwrite=overwrite)
-    write_page(labels_chart(results).light, out / f"labels-{split}.png", overwrite=overwrite, what="figure")
-    if any(one.unlabelled_share < 1 for one in results):
-        write_page(share_chart(results).light, out / f"unlabelled-{split}.png", overwrite=overwrite, what="figure")
-    table = labels_table([one for one in results if one.unlabelled_share == 1])
+    write_page(labels_chart(whole(results)).light, out / f"labels-{split}.png", overwrite=overwrite, what="figure")
+    if shown := varied(results):
+        write_page(share_chart(shown).light, out / f"unlabelled-{split}.png", overwrite=overwrite, what="figure")
+    table = labels_table(whole(results))
     for row in [table.columns, *table.rows]:
         print(
             "".join(f"{'' if cell is None else cell!s:<{26 if i == 0 else 18}}" for i, cell in enumerate(row)).rstrip()

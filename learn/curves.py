@@ -157,8 +157,27 @@ def _labelled(result: Path, row: Mapping[str, Any]) -> int | None:
 def curve_sections(results: Sequence[Result]) -> list[Section]:
     """Figures and tables of error over labels, and over unlabelled data where that was varied."""
     return [
-        Section("Error over the number of labels", _over_labels([r for r in results if r.unlabelled_share == 1.0])),
+        Section("Error over the number of labels", _over_labels(whole(results))),
         Section("Error over the amount of unlabelled data", _over_unlabelled(results)),
+    ]
+
+
+def whole(results: Iterable[Result]) -> list[Result]:
+    """Those that used all unlabelled frames: the curve over labels."""
+    return [r for r in results if r.unlabelled_share == 1.0]
+
+
+def varied(results: Sequence[Result]) -> list[Result]:
+    """Those whose unlabelled share was varied, of seeds that have every share: the curve over unlabelled data."""
+    shares: dict[tuple[str, str], set[float]] = {}
+    for r in results:
+        shares.setdefault((r.arm, r.labels), set()).add(r.unlabelled_share)
+    have = {(r.arm, r.labels, r.seed, r.unlabelled_share) for r in results}
+    return [
+        r
+        for r in results
+        if len(shares[r.arm, r.labels]) > 1
+        and all((r.arm, r.labels, r.seed, share) in have for share in shares[r.arm, r.labels])
     ]
 
 
@@ -179,13 +198,12 @@ def _over_labels(results: Sequence[Result]) -> list[Block]:
 
 
 def _over_unlabelled(results: Sequence[Result]) -> list[Block]:
-    varied = {(r.arm, r.labels) for r in results if r.unlabelled_share < 1.0}
+    shown = varied(results)
     paper = ", ".join(f"{mae:.3f} with {frames:,} frames" for frames, mae in PAPER_VIEW_MAE.items())
     said = f"The paper's error of predicted views fell with more of them: {paper} (NYU, another data set; Table 2)."
-    if not varied:
+    if not shown:
         missing = "No run here was trained on a share of the unlabelled frames; -o unlabelled_share=0.25 trains one."
         return [Text(f"{missing}\n\n{said}")]
-    shown = [r for r in results if (r.arm, r.labels) in varied]
     return [share_chart(shown, caption="Bars are 95 % intervals over seeds."), share_table(shown), Text(said)]
 
 

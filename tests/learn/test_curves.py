@@ -22,6 +22,8 @@ from handloom.learn.curves import (
     points_of,
     read_results,
     share_table,
+    varied,
+    whole,
 )
 from handloom.learn.report import Gallery, Report, Table
 from handloom.stores.errors import HandloomError
@@ -94,6 +96,19 @@ def test_variants_are_no_part_of_the_curves(gap: Path) -> None:
     shares = share_table([r for r in results if (r.arm, r.labels) == ("full", "100")])
     assert list(shares.columns) == ["mean error (mm)", "25 % unlabelled", "100 % unlabelled"]
     assert shares.rows[0][:2] == ["full, n = 100", point_of([30.0, 31.0]).text()]
+
+
+def test_each_curve_has_its_own_results(gap: Path) -> None:
+    # Once a share of the frames was drawn among the labels, and seeds that lack it were averaged with the others.
+    for seed in (0, 1):
+        written(gap, seed, "full", "100", 30.0 + seed, unlabelled_share=0.25)
+    results, _ = read_results(gap, split="test")
+    assert {r.unlabelled_share for r in whole(results)} == {1.0}
+    assert len(whole(results)) == 9
+    assert sorted((r.labels, r.seed, r.unlabelled_share) for r in varied(results)) == [
+        ("100", seed, share) for seed in (0, 1) for share in (0.25, 1.0)
+    ]
+    assert not varied(whole(results))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"split": "test"}', '{"split": "test", "mean_mm": NaN, "arm": "full", '
