@@ -40,6 +40,7 @@ from .synth.twin_units import TwinSettings
 LABELS: Final = 50
 JOBS: Final = 2
 
+CAPTURE_MOTION: Final = Motion(spread_deg=70.0, median_deg_s=30.0, p95_deg_s=180.0)
 CAPTURE_SENSOR: Final = StructuredLight(
     axial_mm=2.0,
     axial_growth_mm=3.0,
@@ -174,7 +175,7 @@ def captured(sizes: Sizes, seed: int) -> VirtualConfig:
         fps=15.0,
         sequence_frames=sizes.sequence_frames,
         test_share=sizes.test_share,
-        motion=Motion(spread_deg=70.0, median_deg_s=30.0, p95_deg_s=180.0),
+        motion=CAPTURE_MOTION,
         sensor=CAPTURE_SENSOR,
         jobs=JOBS,
         seed=seed + 1000,

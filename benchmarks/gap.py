@@ -81,6 +81,10 @@ TINY = Sizes(60, 60, 6, 2, 4, 2, 3, 3)
 """For the test of this script."""
 
 
+DATA_SIZES = ("synth_frames", "capture_frames", "sequence_frames", "people", "sensor")
+"""Those of `Sizes` that the data follow from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One training: an arm and a number of labels, by one seed."""
@@ -115,14 +119,18 @@ def make_data(folder: Path, seed: int, sizes: Sizes, jobs: int) -> None:
     """Source, target and twins of one seed; what is complete stays."""
     from handloom.capture.locating import locate
     from handloom.capture.record import record
-    from handloom.capture.virtual import Motion, VirtualConfig, VirtualRig
-    from handloom.quickstart import CAPTURE_SENSOR
+    from handloom.capture.virtual import VirtualConfig, VirtualRig
+    from handloom.quickstart import CAPTURE_MOTION, CAPTURE_SENSOR
     from handloom.synth.config import SynthConfig
     from handloom.synth.generate import synthesise
     from handloom.synth.twin import make_twins
     from handloom.synth.twin_units import TwinSettings
 
+    made_of = {"sizes": {name: getattr(sizes, name) for name in DATA_SIZES}}
     if (folder / "data").exists():
+        found = json.loads((folder / "data").read_text())
+        if found["sizes"] != made_of["sizes"]:
+            sys.exit(f"error: {folder} holds other data ({found['sizes']}): take another --out")
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -135,7 +143,7 @@ def make_data(folder: Path, seed: int, sizes: Sizes, jobs: int) -> None:
         subjects=sizes.people,
         val_share=0.16,
         test_share=0.24,
-        motion=Motion(spread_deg=70.0, median_deg_s=30.0, p95_deg_s=180.0),
+        motion=CAPTURE_MOTION,
         sensor=CAPTURE_SENSOR,
         transport="direct",
         jobs=jobs,
@@ -144,8 +152,14 @@ def make_data(folder: Path, seed: int, sizes: Sizes, jobs: int) -> None:
     with VirtualRig(target) as cameras:
         record(cameras, folder / "capture.zarr", keep_truth=True)
     found = locate(folder / "capture.zarr", jobs=jobs)
-    make_twins(folder / "capture.zarr", folder / "twins.zarr", settings=TwinSettings(seed=seed), jobs=jobs)
-    (folder / "data").write_text(f"located {found.located} of {found.images} images\n")
+    make_twins(
+        folder / "capture.zarr",
+        folder / "twins.zarr",
+        settings=TwinSettings(seed=seed, sensor=source.make_sensor()),
+        jobs=jobs,
+    )
+    located = {"located": found.located, "images": found.images}
+    (folder / "data").write_text(json.dumps(made_of | located) + "\n")
 
 
 def train_cell(out: Path, cell: Cell, sizes: Sizes, split: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -285,21 +299,27 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Make the data, train the cells, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None, arms: Sequence[str], *, seeds: int) -> argparse.ArgumentParser:
+    """What every benchmark of trainings over seeds is told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a third of the data and a quarter of the steps")
     size.add_argument("--tiny", action="store_true", help="a few frames and steps: does it run?")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", default=",".join(arms))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    return parser
+
+
+def main() -> None:
+    """Make the data, train the cells, print the table."""
+    parser = options(__doc__, ARMS, seeds=5)
     parser.add_argument("--labels", default=None, help="default 0,10,100,all")
     parser.add_argument("--unlabelled", default="", metavar="SHARE,...", help="full with less of the unlabelled frames")
     parser.add_argument("--source", choices=["clean", "sensor"], default="clean", help="how synthetic depth is made")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--variant", default="", help="a name for what -o changes")
     parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()

@@ -154,8 +154,8 @@ def make_data(session: Session) -> None:
     """Source, target, validation frames and twins."""
     from handloom.capture.locating import locate
     from handloom.capture.record import record
-    from handloom.capture.virtual import Motion, VirtualConfig, VirtualRig
-    from handloom.quickstart import CAPTURE_SENSOR
+    from handloom.capture.virtual import VirtualConfig, VirtualRig
+    from handloom.quickstart import CAPTURE_MOTION, CAPTURE_SENSOR
     from handloom.stores.edit import chosen_rows, subset
     from handloom.synth.config import SynthConfig
     from handloom.synth.generate import synthesise
@@ -163,10 +163,10 @@ def make_data(session: Session) -> None:
     from handloom.synth.twin_units import TwinSettings
 
     out, sizes, jobs = session.out, session.sizes, session.jobs
-    capture = out / "capture.zarr"
+    capture, source = out / "capture.zarr", SynthConfig(frames=sizes.synth_frames)
 
     def synth() -> dict[str, Any]:
-        made = synthesise(SynthConfig(frames=sizes.synth_frames), out / "synth.zarr", jobs=jobs, resume=True)
+        made = synthesise(source, out / "synth.zarr", jobs=jobs, resume=True)
         return {"crops": made.n_frames * made.n_views}
 
     def target() -> dict[str, Any]:
@@ -177,14 +177,14 @@ def make_data(session: Session) -> None:
             subjects=sizes.people,
             val_share=0.1,
             test_share=0.2,
-            motion=Motion(spread_deg=70.0, median_deg_s=30.0, p95_deg_s=180.0),
+            motion=CAPTURE_MOTION,
             sensor=CAPTURE_SENSOR,
             transport="direct",
             jobs=jobs,
             seed=1,
         )
-        with VirtualRig(config) as source:
-            made = record(source, capture, keep_truth=True, overwrite=capture.exists())
+        with VirtualRig(config) as cameras:
+            made = record(cameras, capture, keep_truth=True, overwrite=capture.exists())
         return {"crops": made.n_frames * made.n_views}
 
     def crops() -> dict[str, Any]:
@@ -197,7 +197,8 @@ def make_data(session: Session) -> None:
         return {"frames": made.n_frames}
 
     def twins() -> dict[str, Any]:
-        made = make_twins(capture, out / "twins.zarr", settings=TwinSettings(seed=0), jobs=jobs, resume=True)
+        settings = TwinSettings(seed=0, sensor=source.make_sensor())
+        made = make_twins(capture, out / "twins.zarr", settings=settings, jobs=jobs, resume=True)
         return {"frames": made.n_frames}
 
     session.once("synth", synth)

@@ -19,7 +19,6 @@ Ends with shares-test.html: both curves, the paper's own on NYU beside them, and
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gap import QUICK, TINY, Cell, Sizes, half_width, make_data
+from gap import QUICK, TINY, Cell, Sizes, half_width, make_data, options
 from gap import train_cell as train_gap_cell
 
 SHARES = (2.0, 5.0, 10.0, 25.0, 100.0)
@@ -227,17 +226,8 @@ def write_page(out: Path, results: Sequence[dict[str, Any]], split: str) -> Path
 
 def main() -> None:
     """Make what is missing of the data, train the cells, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a third of the data and a quarter of the steps")
-    size.add_argument("--tiny", action="store_true", help="a few frames and steps: does it run?")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser = options(__doc__, ARMS, seeds=3)
     parser.add_argument("--shares", default=None, help="percent, default 2,5,10,25,100")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--split", choices=["test", "val"], default="test")
     args = parser.parse_args()
     sizes = QUICK if args.quick else TINY if args.tiny else Sizes()
     shares = [float(m) for m in args.shares.split(",")] if args.shares else [25.0, 100.0] if args.tiny else list(SHARES)

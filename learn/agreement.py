@@ -7,8 +7,8 @@ disagreement of a frame is the mean over joints and pairs of cameras of
     |x_i − x_j| / √2   mm,
 
 an error that needs no truth. What all cameras get wrong in the same way (a wrong scale, say) is not in it, so it is a
-score to compare models by, not an error to publish. Nor is it a loss: a model trained to agree says the same pose
-always (in a trial 7 mm of disagreement at 48 mm of error, where others had 18 at 33 on the same validation frames).
+score to compare models by, not an error to publish. Nor is it a loss: a model that says the same pose always agrees
+with itself.
 Where labels exist the true error and its rank correlation with the disagreement are said beside it. For models that
 predict other views, how well these match what the other camera saw (`learn/views.py`) is a second opinion.
 """

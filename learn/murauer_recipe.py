@@ -131,7 +131,7 @@ def preset(name: str, arm: str, **overrides: Any) -> TrainConfig:
                 "weight_decay": 0.0,
                 "centers": "located",
                 "mapping_start": "identity",
-                # 4,000 steps leave 22 mm on the source itself, 20,000 leave 18.
+                # At 4,000 the network has not learned the synthetic set itself: see the quickstart in RESULTS.md.
                 "pretrain_steps": 10_000,
                 "pretrain_epochs": 120,
                 "joint_steps": 1200,

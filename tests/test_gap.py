@@ -2,25 +2,19 @@
 
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import FOLDER, script
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gap.py"
+SCRIPT = FOLDER / "gap.py"
 
 
 @pytest.fixture(scope="module")
 def gap() -> ModuleType:
-    spec = spec_from_file_location("gap", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["gap"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("gap")
 
 
 def results(gap: ModuleType, sd: float) -> list[dict[str, object]]:

@@ -6,28 +6,22 @@ import os
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from benchmark_scripts import FOLDER, script
 
 from handloom.learn.murauer_recipe import MurauerConfig
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "paper.py"
+SCRIPT = FOLDER / "paper.py"
 
 
 @pytest.fixture(scope="module")
 def paper() -> ModuleType:
-    spec = spec_from_file_location("paper", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["paper"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("paper")
 
 
 def session(paper: ModuleType, out: Path, *, minutes: float = 60.0, **sizes: Any) -> Any:

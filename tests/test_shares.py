@@ -2,30 +2,19 @@
 
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import FOLDER, script
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = FOLDER / "shares.py"
 
 
 @pytest.fixture(scope="module")
 def shares() -> ModuleType:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = spec_from_file_location("shares", SCRIPT)
-        assert spec is not None
-        assert spec.loader is not None
-        module = module_from_spec(spec)
-        sys.modules["shares"] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(FOLDER))
-    return module
+    return script("shares")
 
 
 def results() -> list[dict[str, object]]:

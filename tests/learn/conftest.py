@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from handloom.learn import crossing
 from handloom.learn.batches import Bank, bank_of
 from handloom.learn.data import TrainingData
-from handloom.learn.model import PoseModel
+from handloom.learn.model import PoseModel, write_checkpoint
 from handloom.stores.camera import Camera, Rig, project
 from handloom.stores.joints import LAYOUTS, PARENTS
 from handloom.stores.reading import Resident
@@ -329,3 +329,16 @@ def trained(recordings: Recordings) -> Callable[..., Path]:
         return path
 
     return run
+
+
+@pytest.fixture
+def run(drawing_model: PoseModel, tmp_path: Path) -> Path:
+    """The drawing model as a run on disk."""
+    (tmp_path / "run").mkdir()
+    write_checkpoint(
+        tmp_path / "run",
+        description=drawing_model.description,
+        weights=drawing_model.nets.state_dict(),
+        training={"step": 1},
+    )
+    return tmp_path / "run"

@@ -26,23 +26,11 @@ from handloom.learn.crossing_figures import (
 )
 from handloom.learn.crossing_pictures import known_crops, space_sections
 from handloom.learn.crossing_space import random_walk
-from handloom.learn.model import PoseModel, write_checkpoint
+from handloom.learn.model import PoseModel
 from handloom.learn.report import Report, Text
 from handloom.stores.errors import HandloomError
 from handloom.stores.page import Picture
 from handloom.stores.recording import open_recording
-
-
-@pytest.fixture
-def run(drawing_model: PoseModel, tmp_path: Path) -> Path:
-    (tmp_path / "run").mkdir()
-    write_checkpoint(
-        tmp_path / "run",
-        description=drawing_model.description,
-        weights=drawing_model.nets.state_dict(),
-        training={"step": 1},
-    )
-    return tmp_path / "run"
 
 
 def decoded(picture: Picture) -> np.ndarray[Any, Any]:

@@ -13,24 +13,12 @@ from handloom.learn.crossing_check import HAND_BELOW
 from handloom.learn.crossing_render import depth_images, poses_of, render, some_of
 from handloom.learn.crossing_space import generate_depth
 from handloom.learn.inputs import DepthView, cut
-from handloom.learn.model import PoseModel, write_checkpoint
+from handloom.learn.model import PoseModel
 from handloom.stores.camera import Camera
 from handloom.stores.errors import HandloomError
 from handloom.stores.folder import read_folder
 from handloom.stores.joints import LAYOUTS
 from handloom.stores.recording import open_recording
-
-
-@pytest.fixture
-def run(drawing_model: PoseModel, tmp_path: Path) -> Path:
-    (tmp_path / "run").mkdir()
-    write_checkpoint(
-        tmp_path / "run",
-        description=drawing_model.description,
-        weights=drawing_model.nets.state_dict(),
-        training={"step": 1},
-    )
-    return tmp_path / "run"
 
 
 def hand(rng: np.random.Generator, at: tuple[float, float, float]) -> np.ndarray[Any, Any]:
