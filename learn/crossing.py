@@ -12,43 +12,40 @@ A pose y has a latent z = Enc(y); the render route Gen(Ali(z)) makes depth of it
 **Where unlabelled images enter**: with the labelled ones they are the captured batch X_l u X_u of the
 discriminator's term, of the feature matching's mean, and of the trunk's batch statistics. Only X_l has poses.
 
-Z_l and Z_r pass Ali and Gen as one batch: the combinations Z_r are narrower than Z_l, and statistics of their
-own would spread them out again and undo the shared space.
+This module says what is drawn for a step and when a stage begins; what a step lowers stands in `crossing_updates`.
 
 Cost of a joint step: 0.2 CPU seconds at 64 px and batch 32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..stores.errors import HandloomError
 from ..stores.joints import layout_named
 from . import crossing_losses as losses
 from .crossing_batches import Pool, Source, image_pool, labelled_pool, unlabelled_pool
 from .crossing_check import described, distances
-from .crossing_health import Played, Shown, epochs_shown, health, sheet, through_the_space
-from .crossing_nets import POSE_UNIT_MM, CrossingNets, PoseNet, stretched
+from .crossing_health import Shown, epochs_shown, sheet
+from .crossing_nets import CrossingNets, PoseNet, stretched
 from .crossing_recipe import ARMS, CrossingConfig, Stage, after_pretraining, preset
+from .crossing_updates import Batch, Updates
 from .data import TrainingData
-from .device import Replayed, Terms, Update, execution
+from .device import execution
 from .ranks import ALONE, Ranks
 from .samples import Sample
 from .sampling import key_of, normal, uniform
-from .updates import FiniteGuard, adam, adam_state, load_adam_state
+from .updates import FiniteGuard, adam_state, load_adam_state
 
 __all__ = ["Learner", "after_pretraining", "build_nets", "pose_net", "preset"]
 
 _CHECKED = 1024
 """How many training images tell what the distance of a hand is (`crossing_check`)."""
-Batch = tuple[Tensor, ...]
-
 _STARTING_POSES = 4096
 """How many poses the principal components are taken from."""
 
@@ -71,7 +68,6 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_of(config.seed, "weights") >> 1)
             self.nets = self.execution.laid_out(build_nets(self.describe()).to(data.device))
-        self._trunk, self._gen = (self.execution.compiled(net) for net in (self.nets.trunk, self.nets.gen))
         self._key = key_of(config.seed, "crossing")
         self.posed = labelled_pool(config, data, "poses", config.vae_batch, images=False, ranks=ranks)
         self.labelled = labelled_pool(config, data, "labelled", config.batch, ranks=ranks)
@@ -81,12 +77,9 @@ class Learner:
         whole = replace(self.posed, ranks=ALONE)  # every rank starts from the poses of all
         poses = torch.cat([whole.poses(step) for step in batches])
         self.nets.vae.start_from_principal_components(self.nets.about_palm(poses)[0])
+        synthetic = sum(part.size // ranks.count for part in self.labelled.parts if part.bank is data.synth)
+        self.updates = Updates(config, self.nets, self.execution, self.guard, ranks, synthetic=synthetic)
         self._shown = Shown.of(config, data)
-        self._stage: Stage | None = None
-        self._index = 0
-        self._optimizers: dict[str, torch.optim.Adam] = {}
-        self.update: Replayed[Batch] | None = None
-        """The arithmetic of a step of the stage in progress."""
 
     @property
     def total_steps(self) -> int:
@@ -98,13 +91,11 @@ class Learner:
         place, step = self._place(index)
         stages = self.config.stages
         stage, steps = stages[place]
-        if stage != self._stage:
-            self._enter(stage)
+        if stage != self.updates.stage:
+            self.updates.enter(stage)
         rate = self._rate(stage, step, steps, final=stage == "vae" or place == len(stages) - 1)
-        self._index = index
         self.guard.begin(index, rate)
-        assert self.update is not None
-        terms = self.update(self._batch(stage, step), log=log)
+        terms = self.updates.step(self._batch(stage, step), index, log=log)
         if index + 1 == self.total_steps and not self.arm.pose_only:
             self._hand_check = self._known_hands()
         return {"stage": float(place), "lr": rate} | terms
@@ -131,39 +122,6 @@ class Learner:
             case _:
                 return self.labelled.samples(step, "labelled")
 
-    def _enter(self, stage: Stage) -> None:
-        """Fresh optimisers over what this stage trains."""
-        nets, gan, smo = self.nets, self.arm.gan, self.arm.smo
-        trained: dict[str, list[nn.Module]]
-        match stage:
-            case "vae":
-                trained = {"vae": [nets.vae]}
-            case "gan":
-                trained = {"critic": [nets.trunk, nets.gan], "generator": [nets.gen]}
-            case "align":
-                trained = {"heads": [nets.ali, nets.pos, *([nets.smo] if smo else [])]}
-            case "joint":
-                heads = [nets.pos, *([nets.smo] if smo else []), *([nets.gan] if gan else [])]
-                trained = {"critic": [nets.trunk, *heads], "generator": [nets.ali, nets.gen]}
-            case "pose":
-                trained = {"pose": [nets.trunk, nets.pos]}
-        betas = (self.config.beta1, 0.999)
-        updates: dict[Stage, Update[Batch]] = {
-            "vae": self._vae_update,
-            "gan": self._gan_update,
-            "align": self._align_update,
-            "joint": self._joint_update,
-            "pose": self._pose_update,
-        }
-        if self.update is not None:
-            self.update.release()
-        self.update = self.execution.replayed(updates[stage])
-        self._stage = stage
-        self._optimizers = {
-            name: adam(chain.from_iterable(net.parameters() for net in part), betas=betas)
-            for name, part in trained.items()
-        }
-
     def _rate(self, stage: Stage, step: int, steps: int, *, final: bool) -> float:
         """Learning rate; where a stage leaves networks as they stay, it may fall to zero at the end."""
         config = self.config
@@ -187,125 +145,6 @@ class Learner:
             case "pose":
                 images, pose = self.labelled.labelled(step)
                 return (self._image(images), pose, self._shared(step, pose))
-
-    # --- stage 1: the pose VAE ---
-
-    def _vae_update(self, batch: Batch, *, log: bool) -> Terms:
-        vae, (poses, noise) = self.nets.vae, batch
-        pose, _ = self.nets.about_palm(poses)
-        mean, log_variance = vae.encode(pose)
-        decoded = vae.decode(mean + (log_variance / 2).exp() * noise)
-        divergence, squared = losses.vae_loss(pose, decoded, mean, log_variance)
-        self._update("vae", {"VAE divergence": divergence, "VAE squared error": squared})
-        error: Tensor = (decoded.detach() - pose).reshape(len(pose), -1, 3).norm(dim=-1).mean() * POSE_UNIT_MM
-        return {"loss/vae_kl": divergence.detach(), "loss/vae_sse": squared.detach(), "vae/mean_mm": error}
-
-    # --- stage 2: the depth GAN ---
-
-    def _gan_update(self, batch: Batch, *, log: bool) -> Terms:
-        (captured, z), run = batch, self._run
-        captured = self._sloped(captured)
-        fakes = run(self._gen, z, track=True)
-        real_logits, _ = self._judged(run(self._trunk, captured, track=True), track=True)
-        fake_logits, _ = self._judged(run(self._trunk, fakes.detach()))
-        critic = {"gan": losses.says_real(real_logits) + losses.says_generated(fake_logits)}
-        critic |= self._penalty(real_logits, captured)
-        self._update("critic", critic)
-        with torch.no_grad():
-            _, real_features = self._judged(run(self._trunk, captured))
-        logits, features = self._judged(run(self._trunk, fakes))
-        generator = self._generator_term(real_features, features, logits)
-        self._update("generator", {"generator": generator})
-        terms: Terms = {f"loss/{name}": term.detach() for name, term in critic.items()}
-        terms["loss/generator"] = generator.detach()
-        if log:
-            played = Played(captured, fakes, real_logits, fake_logits, real_features, features)
-            terms |= health(played, self.ranks)
-        return terms
-
-    # --- stage 3: alignment ---
-
-    def _align_update(self, batch: Batch, *, log: bool) -> Terms:
-        nets, arm, run = self.nets, self.arm, self._run
-        x, pose, z, z_r = batch
-        fakes = self._rendered(torch.cat([z, z_r]))
-        with torch.no_grad():
-            trunk = run(self._trunk, x, track=True)
-            fake_trunk = run(self._trunk, fakes) if arm.smo else None
-        estimate = run(nets.pos, trunk, track=True)
-        terms = {"reconstruction": losses.reconstruction(x, fakes[: len(x)])}
-        terms["position"] = losses.position(estimate, z)
-        if fake_trunk is not None:
-            phi_self, phi_r = run(nets.smo, fake_trunk).split(len(x))
-            phi = run(nets.smo, trunk, track=True)
-            terms["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
-        # The terms share no trained weight: one backward pass gives Ali, pos and smo each their own gradient.
-        self._update("heads", terms)
-        logged: Terms = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        if log:
-            logged["train/mean_mm"] = self._error_mm(estimate, pose)
-            logged |= health(Played(x, fakes[: len(x)])) | self._space_health(x)
-        return logged
-
-    # --- stage 4: everything but the VAE ---
-
-    def _joint_update(self, batch: Batch, *, log: bool) -> Terms:
-        nets, arm, run = self.nets, self.arm, self._run
-        x, pose, z, z_r, *others = batch
-        n = len(x)
-        captured = self._sloped(torch.cat([x, *others]) if others else x)
-        fakes = self._rendered(torch.cat([z, z_r]))  # Z = Z_l u Z_r
-
-        trunk, fake_trunk = run(self._trunk, captured, track=True), run(self._trunk, fakes.detach())
-        estimate = run(nets.pos, trunk[:n], track=True)
-        critic = {"position": losses.position(estimate, z)}
-        if arm.smo:
-            phi_self, phi_r = run(nets.smo, fake_trunk).split(n)
-            phi = run(nets.smo, trunk[:n], track=True)
-            critic["smoothness"] = losses.smoothness(phi_r, phi, phi_self, z_r, z)
-        logits = fake_logits = features = matched = None
-        if arm.gan:
-            (logits, _), (fake_logits, _) = self._judged(trunk, track=True), self._judged(fake_trunk)
-            critic["gan"] = losses.says_real(logits) + losses.says_generated(fake_logits)
-            critic |= self._penalty(logits, captured)
-        self._update("critic", critic)
-
-        # The generator's step sees the updated discriminator, whose weights are constants in it.
-        generator = {"reconstruction": losses.reconstruction(x, fakes[:n])}
-        if arm.smo or arm.gan:
-            with torch.no_grad():
-                trunk = run(self._trunk, captured if arm.gan else x)
-                phi_x = run(nets.smo, trunk[:n]) if arm.smo else None
-                features = self._judged(trunk)[1] if arm.gan else None
-            fake_trunk = run(self._trunk, fakes)
-            if phi_x is not None:
-                phi_self, phi_r = run(nets.smo, fake_trunk).split(n)
-                generator["smoothness"] = losses.smoothness(phi_r, phi_x, phi_self, z_r, z)
-            if features is not None:
-                judged, matched = self._judged(fake_trunk)
-                generator["gan"] = self._generator_term(features, matched, judged)
-        self._update("generator", generator)
-
-        logged: Terms = {f"loss/{name}": term.detach() for name, term in critic.items()}
-        logged |= {f"loss/g_{name}": term.detach() for name, term in generator.items()}
-        if log:
-            logged["train/mean_mm"] = self._error_mm(estimate, pose)
-            # Diversity is compared where the poses are the same: X_l, and what Z_l generates.
-            logged |= health(Played(x, fakes[:n], logits, fake_logits, features, matched), self.ranks)
-            logged |= self._space_health(captured)
-        return logged
-
-    # --- the baselines' stage: `pos` alone ---
-
-    def _pose_update(self, batch: Batch, *, log: bool) -> Terms:
-        images, pose, z = batch
-        estimate = self._run(self.nets.pos, self._run(self._trunk, images, track=True), track=True)
-        loss = losses.position(estimate, z)
-        self._update("pose", {"position": loss})
-        logged: Terms = {"loss/position": loss.detach()}
-        return logged | ({"train/mean_mm": self._error_mm(estimate, pose)} if log else {})
-
-    # --- what the stages share ---
 
     def _labelled_batch(self, step: int) -> Batch:
         """Images X_l, their poses in 50 mm, latents Z_l and noise Z_r."""
@@ -339,60 +178,6 @@ class Learner:
 
     def _image(self, images: Tensor) -> Tensor:
         return stretched(images) if self.config.normalisation == "min-max" else images
-
-    def _generator_term(self, captured: Tensor, generated: Tensor, logits: Tensor) -> Tensor:
-        """The generator's side of the GAN: features (B, F) of both kinds, logits of generated images."""
-        if self.config.generator_loss == "non-saturating":
-            return losses.says_real(logits)
-        return losses.feature_matching(captured, generated, self.ranks)
-
-    def _run(self, net: Callable[..., Tensor], x: Tensor, *, track: bool = False) -> Tensor:
-        """A network's output, in float32 as losses want it; inside it numbers may be shorter."""
-        with self.execution.autocast():
-            out = net(x, track=track)
-        return self.execution.full(out)
-
-    def _judged(self, trunk: Tensor, *, track: bool = False) -> tuple[Tensor, Tensor]:
-        """Logits and features of the discriminator's own task; the logit's layer is in float32."""
-        with self.execution.autocast():
-            features = self.nets.gan.flat(trunk, track)
-        features = self.execution.full(features)
-        return self.nets.gan.score(features)[:, 0], features
-
-    def _rendered(self, z: Tensor) -> Tensor:
-        """Depth of shared latents, the render route in training."""
-        return self._run(self._gen, self._run(self.nets.ali, z, track=True), track=True)
-
-    def _update(self, name: str, terms: Mapping[str, Tensor]) -> None:
-        """Check the terms, then one step of an optimiser on their sum; no other weight gets a gradient."""
-        self.guard.check({f"{term} loss": value for term, value in terms.items()})
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward(inputs=_parameters(optimizer))
-        scale = self.config.generator_rate if name == "generator" else 1.0
-        self.guard.update(optimizer, name=f"{name} ({self._stage})", scale=scale)
-        if self.nets.average is not None and name in ("generator", "heads"):
-            # Short runs would never leave their start at a decay meant for long ones.
-            age = self._index - self.config.vae_steps
-            self.nets.follow(min(self.config.generator_average, (1 + age) / (10 + age)))
-
-    def _sloped(self, captured: Tensor) -> Tensor:
-        """The images, as leaves that R1 can ask for the slope at."""
-        return captured.detach().requires_grad_() if self.config.r1 else captured
-
-    def _penalty(self, logits: Tensor, captured: Tensor) -> dict[str, Tensor]:
-        return {"r1": self.config.r1 * losses.slope_penalty(logits, captured)} if self.config.r1 else {}
-
-    def _space_health(self, captured: Tensor) -> dict[str, Tensor | float]:
-        """How well captured images come back through the shared space."""
-        _, generated = through_the_space(self.nets, captured.detach())
-        return {"space/reconstruction": losses.reconstruction(captured.detach(), generated)}
-
-    @torch.no_grad()
-    def _error_mm(self, z: Tensor, pose: Tensor) -> Tensor:
-        """Mean joint error of estimated latents on this step's images."""
-        error: Tensor = (self.nets.pose_of(z) - pose).norm(dim=-1).mean() * POSE_UNIT_MM
-        return error
 
     def _known_hands(self) -> dict[str, Any]:
         """How training images come back through the shared space: captured ones as they are, else synthetic ones."""
@@ -471,15 +256,15 @@ class Learner:
 
     def training_state(self) -> dict[str, Any]:
         """The optimisers of the stage in progress; draws, noise and rates follow from the step."""
-        states = {name: adam_state(optimizer) for name, optimizer in self._optimizers.items()}
-        return {"stage": self._stage, "optimizers": states}
+        states = {name: adam_state(optimizer) for name, optimizer in self.updates.optimizers.items()}
+        return {"stage": self.updates.stage, "optimizers": states}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Undo `training_state`."""
         if state["stage"] is None:
             return
-        self._enter(state["stage"])
-        for name, optimizer in self._optimizers.items():
+        self.updates.enter(state["stage"])
+        for name, optimizer in self.updates.optimizers.items():
             load_adam_state(optimizer, state["optimizers"][name])
 
 
@@ -510,10 +295,6 @@ def check_data(config: CrossingConfig, data: TrainingData, ranks: Ranks = ALONE)
     labelled_pool(config, data, "labelled", config.batch, ranks=ranks)
     unlabelled_pool(config, data, "unlabelled", ranks)
     image_pool(config, data, "images", ranks)
-
-
-def _parameters(optimizer: torch.optim.Adam) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def build_nets(description: Mapping[str, Any]) -> CrossingNets:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,43 +15,10 @@ from handloom.learn import crossing_losses as losses
 from handloom.learn.crossing_batches import Pool, Source, whole
 from handloom.learn.crossing_nets import POSE_UNIT_MM, CrossingNets
 from handloom.learn.crossing_recipe import ARMS, CrossingConfig
-from handloom.learn.data import TrainingData
-from handloom.learn.model import load_model, read_checkpoint
-from handloom.learn.train import Learner, preset, train
+from handloom.learn.train import Learner
 from handloom.stores.errors import HandloomError
-from handloom.stores.joints import LAYOUTS
 
-MakeData = Callable[..., TrainingData]
-STAGES = {"vae_steps": 3, "gan_steps": 2, "align_steps": 2, "joint_steps": 3}
-
-
-def tiny(arm: str = "full", **overrides: Any) -> CrossingConfig:
-    """A configuration for a 32 px network of a few thousand weights."""
-    values: dict[str, Any] = {
-        "input_px": 32,
-        "channels": 4,
-        "batch": 8,
-        "gan_batch": 6,
-        "vae_batch": 16,
-        "log_every": 1,
-    }
-    config = crossing.preset("quick", arm, **(values | STAGES | overrides))
-    assert isinstance(config, CrossingConfig)
-    return config
-
-
-def data_for(config: CrossingConfig, make: MakeData, n: int = 8) -> TrainingData:
-    return make(n, synth=config.needs.synth, real=config.needs.real)
-
-
-def learner(config: CrossingConfig, make: MakeData, n: int = 8) -> crossing.Learner:
-    made = crossing.Learner(config, data_for(config, make, n))
-    made.nets.train()
-    return made
-
-
-def weights(nets: CrossingNets) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in nets.named_parameters()}
+from tiny_crossing import MakeData, learner, tiny, trained, weights
 
 
 def changed(before: Mapping[str, Tensor], nets: CrossingNets) -> set[str]:
@@ -228,77 +193,6 @@ def test_the_whole_loss_of_the_generator_has_the_slope_it_says(toy_data: MakeDat
     assert slope == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-3)
 
 
-# --- unlabelled images ---
-
-
-def other_unlabelled(data: TrainingData) -> TrainingData:
-    """The same data with the images of unlabelled frames mirrored, and nothing else changed."""
-    assert data.real is not None
-    crops = data.real.crops.clone().unflatten(0, (-1, data.real.views))
-    frames = data.unlabelled[~torch.isin(data.unlabelled, data.labelled)]
-    crops[frames] = crops[frames].flip(-1)
-    return replace(data, real=replace(data.real, crops=crops.flatten(0, 1)))
-
-
-def trained(config: CrossingConfig, data: TrainingData) -> dict[str, Tensor]:
-    run = crossing.Learner(config, data)
-    run.nets.train()
-    for index in range(run.total_steps):
-        run.step(index, log=False)
-    return weights(run.nets)
-
-
-@pytest.mark.parametrize(("arm", "enter"), [("full", True), ("paper", True), ("real+synthetic", False)])
-def test_unlabelled_images_change_the_result(arm: str, enter: bool, toy_data: MakeData) -> None:
-    config = tiny(arm)
-    data = data_for(config, toy_data)
-    one, two = trained(config, data), trained(config, other_unlabelled(data))
-    networks = {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])}
-    assert networks == ({"trunk", "gan", "gen", "ali", "pos", "smo"} if enter else set())
-
-
-@pytest.mark.parametrize("stage", ["gan", "joint"])
-@pytest.mark.parametrize("side", ["critic", "generator"])
-def test_unlabelled_images_enter_both_sides_of_both_games(stage: str, side: str, toy_data: MakeData) -> None:
-    """One step, from equal weights, with other unlabelled images: discriminator and generator both differ.
-
-    The generator's difference is the feature matching's mean: with a discriminator that stays where it is
-    (its rate is nought), only that reaches it.
-    """
-    config = tiny("paper", gan_steps=1, joint_steps=1, align_steps=0, vae_steps=0, cooldown=0.0)
-    if stage == "joint":
-        config = config.model_copy(update={"gan_steps": 0})
-    data = toy_data(2, synth=False)
-    made = []
-    for given in (data, other_unlabelled(data)):
-        run = crossing.Learner(config, given)
-        run.nets.train()
-        if side == "generator":
-            update = run._update
-
-            def only(name: str, *rest: Any, update: Any = update) -> None:
-                if name == "generator":
-                    update(name, *rest)
-
-            run._update = only  # type: ignore[method-assign]
-        run.step(0, log=False)
-        made.append(weights(run.nets))
-    watched = ("trunk.", "gan.") if side == "critic" else ("gen.",)
-    for prefix in watched:
-        assert any(not torch.equal(value, made[1][name]) for name, value in made[0].items() if name.startswith(prefix))
-
-
-def test_a_labelled_frame_is_not_drawn_as_unlabelled(toy_data: MakeData) -> None:
-    run = learner(tiny("paper"), toy_data, n=8)
-    (part,) = run.unlabelled.parts
-    assert set((part.crops // 3).tolist()) == set(range(8, 32))
-    (seen,) = run.seen.parts
-    assert set((seen.crops // 3).tolist()) == set(range(32)), "the depth GAN sees every frame"
-    every = learner(tiny("paper"), toy_data, n=32)
-    assert every.unlabelled.batch == 0, "with every frame labelled X is X_l"
-    assert every.step(9, log=True)["loss/gan"] > 0
-
-
 # --- data ---
 
 
@@ -400,134 +294,3 @@ def test_pos_learns_the_poses_it_is_shown(toy_data: MakeData) -> None:
     run = learner(config, toy_data, n=8)
     errors = [float(run.step(index, log=True).get("train/mean_mm", 0)) for index in range(run.total_steps)]
     assert errors[-1] < 0.3 * errors[400]
-
-
-# --- runs ---
-
-
-def digest(state: Any) -> str:
-    """A hash of every bit of nested tensors and plain values."""
-    found = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Tensor):
-            found.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, Mapping):
-            for key in sorted(value, key=str):
-                found.update(str(key).encode())
-                add(value[key])
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            found.update(repr(value).encode())
-
-    add(state)
-    return found.hexdigest()
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(steps: int) -> Any:
-    def progress(done: int, total: int, metrics: Mapping[str, float]) -> None:
-        if done >= steps:
-            raise Killed
-
-    return progress
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory, recordings: Any) -> Path:
-    """A run that nothing disturbed."""
-    run = tmp_path_factory.mktemp("runs") / "straight"
-    train(tiny(labels=5, save_every=1), synth=[recordings.synth], real=recordings.real, run_dir=run)
-    return run
-
-
-@pytest.mark.parametrize("killed_after", [2, 3, 4, 5, 6, 7, 9])
-def test_a_killed_and_resumed_run_has_the_same_bits(
-    killed_after: int, tmp_path: Path, straight: Path, recordings: Any
-) -> None:
-    # Inside each of the four stages (3 + 2 + 2 + 3 steps) and exactly between them; the last checkpoint is
-    # that of the step before the kill.
-    given = {"synth": [recordings.synth], "real": recordings.real, "run_dir": tmp_path / "cut"}
-    with pytest.raises(Killed):
-        train(tiny(labels=5, save_every=1), progress=kill_after(killed_after), **given)
-    assert read_checkpoint(tmp_path / "cut")["description"]["step"] == killed_after - 1
-    train(tiny(labels=5, save_every=1), resume=True, **given)
-    one, two = read_checkpoint(straight), read_checkpoint(tmp_path / "cut")
-    assert digest(one) == digest(two)
-
-
-def test_a_run_resumes_at_the_boundary_of_two_stages(tmp_path: Path, straight: Path, recordings: Any) -> None:
-    # save_every = 1 and a kill at the log of the step after leave a checkpoint at the very end of a stage.
-    given = {"synth": [recordings.synth], "real": recordings.real, "run_dir": tmp_path / "cut"}
-    for boundary in (3, 5, 7):
-        with pytest.raises(Killed):
-            train(
-                tiny(labels=5, save_every=1),
-                progress=kill_after(boundary + 1),
-                resume=boundary > 3,
-                **given,
-            )
-        state = read_checkpoint(tmp_path / "cut")
-        assert state["description"]["step"] == boundary
-        assert state["training"]["stage"] == {3: "vae", 5: "gan", 7: "align"}[boundary]
-    train(tiny(labels=5, save_every=1), resume=True, **given)
-    assert digest(read_checkpoint(straight)) == digest(read_checkpoint(tmp_path / "cut"))
-
-
-def test_a_model_reads_back_and_predicts(straight: Path) -> None:
-    model = load_model(straight)
-    assert (model.method, model.arm, model.layout, model.cube_mm) == ("crossing", "full", LAYOUTS["openxr26"], 250)
-    crops = torch.rand(5, 1, 32, 32) * 2 - 1
-    joints = model.predict_mm(crops)
-    assert joints.shape == (5, 26, 3)
-    # Running statistics: no crop sees another.
-    torch.testing.assert_close(joints[:2], model.predict_mm(crops[:2]), atol=1e-3, rtol=0)
-    assert not model.nets.training
-
-
-@pytest.mark.parametrize(("layout", "joints"), [("nyu36", 36), ("nyu14", 14)])
-def test_other_layouts_make_other_decoders(layout: str, joints: int, tmp_path: Path, recordings: Any) -> None:
-    config = tiny(labels=5, layout=layout)
-    train(config, synth=[recordings.synth], real=recordings.real, run_dir=tmp_path / "run")
-    model = load_model(tmp_path / "run")
-    assert model.predict_mm(torch.zeros(2, 1, 32, 32)).shape == (2, joints, 3)
-    assert isinstance(model.nets, CrossingNets)
-    assert model.nets.palm == LAYOUTS[layout].palm
-    assert model.nets.vae.enter.in_features == 3 * joints
-
-
-def test_a_run_starts_from_another_without_its_first_two_stages(
-    tmp_path: Path, straight: Path, recordings: Any
-) -> None:
-    given = {"synth": [recordings.synth], "real": recordings.real}
-    quiet = {"joint_rate": 1e-12, "align_rate": 1e-12}
-    result = train(tiny(labels=5, **quiet), init=straight, run_dir=tmp_path / "run", **given)
-    assert result.steps == 5
-    old, new = (read_checkpoint(run)["weights"] for run in (straight, tmp_path / "run"))
-    for name in ("vae.enter.weight", "gen.leave.weight", "ali.linear.weight", "pos.leave.weight"):
-        torch.testing.assert_close(new[name], old[name], atol=1e-7, rtol=0)
-    with pytest.raises(HandloomError, match="differs in architecture"):
-        train(tiny(labels=5, channels=5), init=straight, run_dir=tmp_path / "other", **given)
-
-
-def test_the_papers_arm_without_a_label_is_refused(tmp_path: Path, recordings: Any) -> None:
-    for config in (tiny("paper", labels=0), tiny("real-only", labels=0)):
-        with pytest.raises(HandloomError, match="learns from labelled real frames"):
-            train(config, synth=[], real=recordings.real, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_recorded_configuration_makes_the_run_again(straight: Path) -> None:
-    import yaml
-
-    recorded = yaml.safe_load((straight / "config.yaml").read_text())
-    assert preset("crossing", recorded["preset"], recorded["arm"], recorded) == tiny(
-        labels=5,
-        save_every=1,
-        memory_mb=None,  # "auto" was decided
-    )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,17 @@ from handloom.learn import crossing, crossing_health
 from handloom.learn import crossing_losses as losses
 from handloom.learn.crossing_health import COLLAPSED, SHEETS, Played, diversity, epochs_shown, health
 from handloom.learn.crossing_recipe import CrossingConfig
-from handloom.learn.data import TrainingData
 from handloom.learn.model import load_model, read_checkpoint
 from handloom.learn.train import train
 
-MakeData = Callable[..., TrainingData]
+import tiny_crossing
+from tiny_crossing import MakeData, learner
+
 STAGES = {"vae_steps": 1, "gan_steps": 2, "align_steps": 2, "joint_steps": 2}
 
 
 def tiny(arm: str = "full", **overrides: Any) -> CrossingConfig:
-    values: dict[str, Any] = {"input_px": 32, "channels": 4, "batch": 8, "gan_batch": 6, "vae_batch": 16}
-    config = crossing.preset("quick", arm, **(values | {"log_every": 1} | STAGES | overrides))
-    assert isinstance(config, CrossingConfig)
-    return config
-
-
-def learner(config: CrossingConfig, make: MakeData, n: int = 8) -> crossing.Learner:
-    data = make(n, synth=config.needs.synth, real=config.needs.real)
-    made = crossing.Learner(config, data)
-    made.nets.train()
-    return made
+    return tiny_crossing.tiny(arm, **(STAGES | overrides))
 
 
 # --- what is watched ---

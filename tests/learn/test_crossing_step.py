@@ -307,33 +307,6 @@ def test_the_latents_are_twenty_numbers_about_the_palm_and_the_palm_in_fifty_mil
     np.testing.assert_allclose(nets.pose_of(z).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-# --- without unlabelled frames ---
-
-
-@pytest.mark.parametrize(("arm", "same_as"), [("full", "real+synthetic"), ("paper", "real-only")])
-def test_without_unlabelled_frames_it_is_the_labelled_run(arm: str, same_as: str, toy_data: MakeData) -> None:
-    """To the last bit, over all stages; with them it is another one."""
-
-    def trained(arm: str, *, unlabelled: bool) -> dict[str, Tensor]:
-        steps = {"vae_steps": 2, "gan_steps": 2, "align_steps": 2, "joint_steps": 3}
-        config = config_of(arm, "joint", **steps)
-        data = toy_data(6, synth=config.needs.synth)
-        if not unlabelled:
-            # What `unlabelled_share = 0` leaves: the labelled frames alone.
-            object.__setattr__(data, "unlabelled", data.labelled)
-        run = crossing.Learner(config, data)
-        run.nets.train()
-        for index in range(run.total_steps):
-            run.step(index, log=False)
-        return {name: p.detach().clone() for name, p in run.nets.named_parameters()}
-
-    expected, found = trained(same_as, unlabelled=True), trained(arm, unlabelled=False)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-    with_them = trained(arm, unlabelled=True)
-    differ = {name.split(".")[0] for name, value in with_them.items() if not torch.equal(found[name], value)}
-    assert differ == {"trunk", "gan", "gen", "ali", "pos", "smo"}
-
-
 # --- layer by layer ---
 
 

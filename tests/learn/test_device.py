@@ -620,19 +620,19 @@ def test_a_replayed_step_of_crossing_nets_is_the_step(toy_data: MakeData) -> Non
     plain, replayed = (crossed(toy_data, cooldown=0.5, r1=0.1) for _ in range(2))
 
     def written() -> list[Tensor]:
-        states = [t for o in replayed._optimizers.values() for s in o.state.values() for t in s.values()]
+        states = [t for o in replayed.updates.optimizers.values() for s in o.state.values() for t in s.values()]
         guard = replayed.guard
         return [*(t.data for t in replayed.nets.state_dict().values()), *states, guard._found, *guard._first.values()]
 
     tape = Tape(written)
-    enter = replayed._enter
+    enter = replayed.updates.enter
 
     def entered(stage: Any) -> None:
         enter(stage)
-        assert replayed.update is not None
-        replayed.update.capture = tape
+        assert replayed.updates.replayed is not None
+        replayed.updates.replayed.capture = tape
 
-    replayed._enter = entered  # type: ignore[method-assign]
+    replayed.updates.enter = entered  # type: ignore[method-assign]
     for made in (plain, replayed):
         made.guard.looks = False
         for index in range(made.total_steps - 1):  # what the last one does besides is not a step's

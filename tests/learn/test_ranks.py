@@ -99,7 +99,7 @@ def normalise_as_two(learner: crossing.Learner) -> None:
         captured = module not in generator and (track or not torch.is_grad_enabled())
         sizes = n
         if len(x) == 2 * sum(n):  # joint: labelled and unlabelled images; or images of Z_l and of Z_r
-            sizes = [*n, sum(n)] if captured and learner._stage == "joint" else [*n, *n]
+            sizes = [*n, sum(n)] if captured and learner.updates.stage == "joint" else [*n, *n]
         out, before = torch.empty_like(x), (module.mean.clone(), module.variance.clone())
         after = []
         for ranks in PAIR:
