@@ -96,6 +96,8 @@ def normalise_as_two(learner: crossing.Learner) -> None:
     original = crossing_nets.BatchNorm.forward
 
     def split(module: crossing_nets.BatchNorm, x: Tensor, track: bool) -> Tensor:
+        if not module.training:
+            return original(module, x, track)
         captured = module not in generator and (track or not torch.is_grad_enabled())
         sizes = n
         if len(x) == 2 * sum(n):  # joint: labelled and unlabelled images; or images of Z_l and of Z_r
