@@ -22,7 +22,7 @@ from .cli_report import report
 from .cli_store import store
 from .cli_synth import hand, synth
 from .cli_view import view
-from .options import FOLDER, json_option, overwrite_option, print_json, print_next, seed_option, set_option
+from .options import FOLDER, RECORDING, json_option, overwrite_option, print_json, print_next, seed_option, set_option
 from .stores.errors import BAD_ENVIRONMENT
 
 
@@ -104,7 +104,7 @@ for command in (capture, evaluate, export, hand, label, latent, predict, report,
 
 
 @main.command()
-@click.argument("recordings", type=FOLDER, nargs=-1)
+@click.argument("recordings", type=RECORDING, nargs=-1)
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, recordings: tuple[Path, ...], as_json: bool) -> None:
@@ -144,7 +144,7 @@ def quickstart(out: Path, seed: int, overwrite: bool) -> None:
 
 
 @main.command()
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--out", type=FOLDER, required=True, help="Folder for everything it makes.")
 @click.option("--frames", type=click.IntRange(1), default=5000, show_default=True, help="Poses to render.")
 @click.option("--preset", type=click.Choice(["quick", "fast", "paper"]), default="quick", show_default=True)
@@ -177,6 +177,15 @@ def bootstrap(
     settings = Settings(seed=seed, frames=frames, preset=preset, jobs=jobs, overrides=overrides)
     made = run(recording, out, settings=settings, resume=resume, overwrite=overwrite, say=click.echo)
     print_next(*next_commands(made, open_recording(recording))[:2])
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that lets a shell complete what you type; its last line says where it goes."""
+    from .completion import script
+
+    click.echo(script(shell, main), nl=False)
 
 
 if __name__ == "__main__":

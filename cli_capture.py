@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from .options import FILE, FOLDER, json_option, one_thread, overwrite_option, print_json, print_next, seed_option
+from .options import (
+    FILE,
+    FOLDER,
+    RECORDING,
+    json_option,
+    one_thread,
+    overwrite_option,
+    print_json,
+    print_next,
+    seed_option,
+)
 
 
 def _size(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
@@ -107,7 +117,7 @@ def _record_live(
 
 
 @capture.command("locate")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes that look for it.")
 @click.option(
     "--min-score",
@@ -117,7 +127,7 @@ def _record_live(
     help="What scores less is marked as not found; training leaves it out.",
 )
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="Follow the hand over time.")
-@click.option("--calibrate-on", type=FOLDER, metavar="S.zarr", help="Synthetic recording of the same rig to fit to.")
+@click.option("--calibrate-on", type=RECORDING, metavar="S.zarr", help="Synthetic recording of the same rig to fit to.")
 @click.option("--report", type=FILE, help="A page (.html) to write: score over time, sets with what was found.")
 @json_option
 @overwrite_option
@@ -307,7 +317,7 @@ def capture_calibrate(
 
 
 @capture.command("sync")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @json_option
 @click.pass_context
 def capture_sync(ctx: click.Context, recording: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option
+from .options import FILE, RECORDING, RUN, json_option, overwrite_option, print_json, print_next, seed_option
 
 if TYPE_CHECKING:
     from .learn.evaluate import Evaluation
@@ -35,8 +35,8 @@ def evaluate() -> None:
 
 
 @evaluate.command("model")
-@click.argument("run", type=FOLDER)
-@click.option("--on", "recording", type=FOLDER, required=True, help="Labelled recording.")
+@click.argument("run", type=RUN)
+@click.option("--on", "recording", type=RECORDING, required=True, help="Labelled recording.")
 @center_option
 @split_option
 @subject_option
@@ -88,7 +88,7 @@ def eval_model(
 
 @evaluate.command("compare")
 @click.argument("models", type=FILE, nargs=-1, required=True, metavar="A B...")
-@click.option("--on", "recording", type=FOLDER, help="Labelled recording, for runs and exported models.")
+@click.option("--on", "recording", type=RECORDING, help="Labelled recording, for runs and exported models.")
 @click.option("--truth", type=FILE, help="Labels, for result files.")
 @dataset_option
 @center_option
@@ -176,7 +176,7 @@ def eval_compare(
 
 @evaluate.command("agreement")
 @click.argument("models", type=FILE, nargs=-1, required=True, metavar="RUN|MODEL...")
-@click.option("--on", "recording", type=FOLDER, required=True, help="Recording of two cameras or more.")
+@click.option("--on", "recording", type=RECORDING, required=True, help="Recording of two cameras or more.")
 @click.option("--split", type=SPLITS, default="all", show_default=True)
 @seed_option
 @json_option

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, FOLDER, json_option, overwrite_option, print_json, print_next, seed_option
+from .options import FILE, FOLDER, RECORDING, RUN, json_option, overwrite_option, print_json, print_next, seed_option
 
 
 @click.group()
@@ -15,8 +15,8 @@ def latent() -> None:
 
 
 @latent.command("pictures")
-@click.argument("run", type=FOLDER)
-@click.option("--on", "recording", type=FOLDER, required=True, help="Labelled recording whose frames to start from.")
+@click.argument("run", type=RUN)
+@click.option("--on", "recording", type=RECORDING, required=True, help="Labelled recording whose frames to start from.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the pictures.")
 @click.option("--frames", metavar="A,B", help="Two frame_ids to go between; else the two that differ most.")
 @click.option(
@@ -44,8 +44,8 @@ def latent_pictures(
 
 
 @latent.command("depth")
-@click.argument("run", type=FOLDER)
-@click.option("--on", "recording", type=FOLDER, required=True, help="Recording whose rig, and labels, to take.")
+@click.argument("run", type=RUN)
+@click.option("--on", "recording", type=RECORDING, required=True, help="Recording whose rig, and labels, to take.")
 @click.option("--poses", type=FILE, help="A poses.csv instead of the labels.")
 @click.option("--frames", "count", type=click.IntRange(1), help="How many, evenly spread; all if left out.")
 @click.option("--out", type=FOLDER, required=True, help="The plain folder to write.")
@@ -69,8 +69,8 @@ def latent_depth(run: Path, recording: Path, poses: Path | None, count: int | No
 
 
 @latent.command("hands")
-@click.argument("run", type=FOLDER)
-@click.option("--on", "recording", type=FOLDER, required=True, help="Recording to look through; needs no labels.")
+@click.argument("run", type=RUN)
+@click.option("--on", "recording", type=RECORDING, required=True, help="Recording to look through; needs no labels.")
 @json_option
 @click.pass_context
 def latent_hands(ctx: click.Context, run: Path, recording: Path, as_json: bool) -> None:

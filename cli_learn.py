@@ -2,63 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from .options import FILE, FOLDER, overwrite_option, print_next, seed_option, set_option
+from .options import (
+    FILE,
+    FOLDER,
+    RECORDING,
+    RUN,
+    layout_option,
+    overwrite_option,
+    print_next,
+    seed_option,
+    set_option,
+    with_options,
+)
+
+PRESETS = click.Choice(["quick", "fast", "paper"])
 
 
-@click.command()
-@click.argument("method", type=click.Choice(["murauer", "crossing"]))
-@click.option("--arm", default="full", show_default=True, help="Which data and losses; see the README.")
-@click.option("--synth", type=FOLDER, multiple=True, help="Synthetic recordings, twins among them.")
-@click.option("--real", type=FOLDER, help="The captured recording.")
-@click.option("--val", type=FOLDER, help="Labelled recording to watch; it chooses nothing.")
-@click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file of frame_ids.")
-@click.option("--hold-out", type=int, help="Person (subject) of the real recording to see nothing of.")
-@click.option("--layout", help="Points to predict.")
-@click.option("--init", type=FOLDER, help="Run whose pre-trained networks to start from.")
-@click.option("--run", "--run-dir", "run_dir", type=FOLDER, required=True, help="Folder of the run.")
-@click.option("--preset", type=click.Choice(["quick", "fast", "paper"]), default="quick", show_default=True)
-@set_option
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True)
-@click.option("--minutes", type=click.FloatRange(min=0), help="Stop at a checkpoint after so long; --resume goes on.")
-@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
-@overwrite_option
-def train(
+MURAUER_ARMS = {
+    "full": "synthetic, labelled and unlabelled captured frames",
+    "+view-prediction": "without distribution matching",
+    "+distribution-matching": "without view prediction: enough with one camera",
+    "real+synthetic": "labelled frames of both kinds and no others",
+    "synthetic-only": "no capture at all",
+    "real-only": "labelled captured frames alone",
+    "control": "as full, without a loss on unlabelled frames",
+    "preview": "captured frames alone, two cameras or more",
+}
+"""As `learn/murauer_recipe.py` has them."""
+CROSSING_ARMS = {
+    "full": "synthetic, labelled and unlabelled captured frames",
+    "synthetic-only": "no capture at all",
+    "real+synthetic": "labelled frames of both kinds and no others",
+    "real-only": "labelled captured frames alone",
+    "no-smo": "full without the smoothness of the latent space",
+    "no-gan": "full without the adversarial game",
+    "gan-pretrained": "the pose network alone, on a pre-trained trunk",
+    "scratch": "the pose network alone",
+    "paper": "full without synthetic frames, as published",
+    "paper-no-smo": "the same without smoothness",
+    "paper-no-gan": "the same without the game",
+    "paper-gan-pretrained": "the baseline without synthetic frames",
+    "paper-scratch": "the other one",
+    "nearest": "nearest neighbours among labelled and synthetic frames",
+    "paper-nearest": "the same without synthetic frames",
+}
+"""As `learn/crossing_recipe.py` has them."""
+
+
+def _arm_option(arms: Mapping[str, str]) -> Callable[[Any], Any]:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        return [CompletionItem(name, help=said) for name, said in arms.items() if name.startswith(incomplete)]
+
+    return click.option(
+        "--arm",
+        metavar="NAME",
+        shell_complete=complete,
+        help="Which data and losses: see below.  [default: full]",
+    )
+
+
+def _arms_listed(arms: Mapping[str, str]) -> str:
+    """For the end of a help text, line by line (the first character asks click for that)."""
+    width = max(map(len, arms))
+    return "\n".join(["\b", "Arms:", *(f"  {name:<{width}}  {said}" for name, said in arms.items())])
+
+
+_DATA = (
+    click.option("--synth", type=RECORDING, multiple=True, help="Synthetic recordings, twins among them."),
+    click.option("--real", type=RECORDING, help="The captured recording."),
+    click.option("--val", type=RECORDING, help="Labelled recording to watch; it chooses nothing."),
+    click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file of frame_ids."),
+    click.option("--hold-out", type=int, help="Person (subject) of the real recording to see nothing of."),
+    layout_option("Points to predict."),
+    click.option("--init", type=RUN, help="Run whose pre-trained networks to start from."),
+)
+_RUNNING = (
+    click.option("--run", "--run-dir", "run_dir", type=RUN, required=True, help="Folder of the run."),
+    click.option(
+        "--config", "config_file", type=FILE, help="YAML file ('train recommend' writes one); options go over it."
+    ),
+    click.option("--preset", type=PRESETS, help="How large and how long.  [default: quick]"),
+    set_option,
+    click.option("--seed", type=int, help="Everything random follows from it.  [default: 0]"),
+    click.option("--device", help="auto, cpu, cuda, cuda:1, ...  [default: auto]"),
+    click.option(
+        "--minutes", type=click.FloatRange(min=0), help="Stop at a checkpoint after so long; --resume goes on."
+    ),
+    click.option("--resume", is_flag=True, help="Continue from the last checkpoint."),
+    overwrite_option,
+)
+
+
+@click.group()
+def train() -> None:
+    """Train a network from recordings, or ask which way.
+
+    In several processes: torchrun --nproc-per-node N -m handloom train murauer ... --run-dir RUN (torchrun takes
+    --run for an option of its own).
+    """
+
+
+@train.command("murauer", epilog=_arms_listed(MURAUER_ARMS))
+@_arm_option(MURAUER_ARMS)
+@with_options(_DATA)
+@with_options(_RUNNING)
+def train_murauer(**given: Any) -> None:
+    """MURAUER: features of captured images are mapped to those of rendered ones (Poier et al. 2019)."""
+    _train("murauer", **given)
+
+
+@train.command("crossing", epilog=_arms_listed(CROSSING_ARMS))
+@_arm_option(CROSSING_ARMS)
+@with_options(_DATA)
+@with_options(_RUNNING)
+def train_crossing(**given: Any) -> None:
+    """Crossing Nets: one latent space of poses and depth, two networks that meet in it (Wan et al. 2017)."""
+    _train("crossing", **given)
+
+
+def _train(
     method: str,
-    arm: str,
+    *,
     synth: tuple[Path, ...],
     real: Path | None,
     val: Path | None,
     init: Path | None,
     run_dir: Path,
-    preset: str,
+    config_file: Path | None,
     overrides: tuple[str, ...],
     minutes: float | None,
     resume: bool,
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Train a network from recordings: MURAUER's feature mapping or Crossing Nets.
-
-    In several processes: torchrun --nproc-per-node N -m handloom train ... --run-dir RUN (torchrun takes --run for
-    an option of its own).
-    """
     from .console import progress
     from .learn.ranks import launched
-    from .learn.train import preset as named_preset
+    from .learn.train import config_of
     from .learn.train import train as run_training
-    from .stores.config import with_overrides
 
     named = {name: value for name, value in given.items() if value is not None}
     if str(named.get("labels", "")).isdigit():
         named["labels"] = int(named["labels"])
-    config = named_preset(method, preset, arm, with_overrides(named, overrides))
+    config = config_of(method, config_file, named, overrides)
     with progress("Training", quiet=not launched().ranks.first) as report:
         result = run_training(
             config,
@@ -88,12 +180,12 @@ def train(
 
 
 @click.command()
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--out", type=FOLDER, required=True, help="Folder for index.html, the page, and frames.txt.")
 @click.option("--select", type=click.IntRange(1), help="How many frames to choose.")
 @click.option("--frames", type=FILE, help="The frames to label instead: a frame_id a line.")
 @click.option("--model", type=FILE, help="Exported model whose poses to begin with.")
-@click.option("--run", "run_dir", type=FOLDER, help="Run whose poses to begin with.")
+@click.option("--run", "run_dir", type=RUN, help="Run whose poses to begin with.")
 @click.option("--by", type=click.Choice(["crops", "poses"]), help="What to compare; poses where there is a model.")
 @click.option(
     "--split",
@@ -103,7 +195,7 @@ def train(
     help="Whose frames to choose from.",
 )
 @click.option("--min-score", type=float, default=0.5, show_default=True, help="How surely the hand must be found.")
-@click.option("--layout", help="Of the joints; else that of the labels there are, of the model, or openxr26.")
+@layout_option("Of the joints; else that of the labels there are, of the model, or openxr26.")
 @seed_option
 @overwrite_option
 def label(

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from .options import FILE, FOLDER, overwrite_option, print_next
+from .options import FILE, FOLDER, RECORDING, RUN, overwrite_option, print_next
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option("--out", type=FILE, required=True, help="The ONNX file to write.")
-@click.option("--on", type=FOLDER, help="Validation recording: makes the confidence a probability.")
+@click.option("--on", type=RECORDING, help="Validation recording: makes the confidence a probability.")
 @click.option("--openvino", is_flag=True, help="Allow bfloat16 (extra 'openvino'), if poses on --on move <= 0.5 mm.")
 @overwrite_option
 def export(run: Path, out: Path, on: Path | None, openvino: bool, overwrite: bool) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from .options import FILE, FOLDER, overwrite_option, print_next, seed_option
+from .options import FILE, RECORDING, RUN, overwrite_option, print_next, seed_option
 
 
 @click.command()
-@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
-@click.option("--on", "recording", type=FOLDER, required=True, help="Recording to measure on.")
-@click.option("--baseline", type=FOLDER, metavar="RUN", help="Run to stand beside; else the one RUN started from.")
-@click.option("--twins", type=FOLDER, multiple=True, help="Twins of captured frames, beside those RUN names.")
+@click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN...")
+@click.option("--on", "recording", type=RECORDING, required=True, help="Recording to measure on.")
+@click.option("--baseline", type=RUN, metavar="RUN", help="Run to stand beside; else the one RUN started from.")
+@click.option("--twins", type=RECORDING, multiple=True, help="Twins of captured frames, beside those RUN names.")
 @click.option("--center", type=click.Choice(["truth", "located"]), default="located", show_default=True)
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
 @click.option("--out", type=FILE, required=True, metavar="F.html", help="The page to write.")

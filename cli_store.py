@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from .options import FILE, FOLDER, json_option, overwrite_option, print_facts, print_json, print_next
+from .options import FILE, FOLDER, RECORDING, json_option, overwrite_option, print_facts, print_json, print_next
 
 
 @click.group()
@@ -16,7 +16,7 @@ def store() -> None:
 
 
 @store.command("info")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @json_option
 def store_info(recording: Path, as_json: bool) -> None:
     """Say what a recording holds."""
@@ -51,9 +51,9 @@ def store_info(recording: Path, as_json: bool) -> None:
 
 
 @store.command("verify")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--deep", is_flag=True, help="Read every byte; else descriptions, small arrays and sampled images.")
-@click.option("--real", type=FOLDER, help="The recording whose twins these are.")
+@click.option("--real", type=RECORDING, help="The recording whose twins these are.")
 @json_option
 @click.pass_context
 def store_verify(ctx: click.Context, recording: Path, deep: bool, real: Path | None, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def store_verify(ctx: click.Context, recording: Path, deep: bool, real: Path | N
 
 
 @store.command("repack")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
 @click.option("--unit-frames", type=click.IntRange(1), default=256, show_default=True, help="Frames of a unit.")
 @click.option("--codec", metavar="NAME", help="Pack all images with it: zstd-1-shuffle, say; see 'store tune'.")
@@ -99,7 +99,7 @@ def store_repack(
 
 
 @store.command("tune")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option(
     "--goal",
     type=click.Choice(["record", "train", "archive"]),
@@ -131,7 +131,7 @@ def store_tune(recording: Path, goal: str, frames: int, fps: float | None, as_js
 
 
 @store.command("subset")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--frames", metavar="A:B|FILE", help="Rows A to B - 1, or a file with a frame_id a line.")
 @click.option("--split", "part", type=click.Choice(["train", "val", "test"]), help="The frames of this split.")
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
@@ -150,7 +150,7 @@ def store_subset(recording: Path, frames: str | None, part: str | None, out: Pat
 
 
 @store.command("split")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--by", type=click.Choice(["sequence", "subject", "split"]), required=True, help="What tells the parts.")
 @click.option("--shares", metavar="train=0.8,val=0.1,test=0.1", help="Draw the splits: whole sequences or subjects.")
 @click.option("--seed", type=int, default=0, show_default=True, help="With --shares: draws who goes where.")
@@ -210,11 +210,11 @@ def store_split(
 
 
 @store.command("merge")
-@click.argument("recordings", type=FOLDER, nargs=-1, required=True)
+@click.argument("recordings", type=RECORDING, nargs=-1, required=True)
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
 @click.option("--renumber", is_flag=True, help="Keep frames, sequences and subjects of different recordings apart.")
 @click.option("--same-subjects", is_flag=True, help="With --renumber: equal subject numbers are the same person.")
-@click.option("--real", type=FOLDER, help="Merge twins to go with this recording, merged or cut from theirs.")
+@click.option("--real", type=RECORDING, help="Merge twins to go with this recording, merged or cut from theirs.")
 @overwrite_option
 def store_merge(
     recordings: tuple[Path, ...], out: Path, renumber: bool, same_subjects: bool, real: Path | None, overwrite: bool
@@ -238,7 +238,7 @@ def store_merge(
 
 
 @store.command("copy")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.argument("out", type=FOLDER)
 @overwrite_option
 def store_copy(recording: Path, out: Path, overwrite: bool) -> None:
@@ -259,7 +259,7 @@ def _made(out: Path, frames: int) -> None:
 
 
 @store.command("export")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--out", type=FOLDER, required=True, help="The plain folder to make.")
 @overwrite_option
 def store_export(recording: Path, out: Path, overwrite: bool) -> None:
@@ -276,7 +276,7 @@ def store_export(recording: Path, out: Path, overwrite: bool) -> None:
 
 
 @store.command("label")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--joints", "joints_csv", type=FILE, required=True, help="joints.csv: frame,joint,x_mm,y_mm,z_mm.")
 @click.option("--layout", help="Of the joints' names; else that of the labels there are, or openxr26.")
 @click.option("--merge", is_flag=True, help="Keep the labels of frames that the file does not name.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from .console import Rate
 from .options import (
     FILE,
     FOLDER,
+    RECORDING,
     hand_option,
     json_option,
     mapping_option,
@@ -24,6 +25,7 @@ from .options import (
     seed_option,
     set_option,
     side_option,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -164,17 +166,6 @@ _RUNNING: tuple[Callable[[Any], Any], ...] = (
 """Who makes it."""
 
 
-def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """The options in this order, as one decorator."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 def _begin_or_continue(resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise click.UsageError("give either --resume, which keeps what is there, or --overwrite, which begins again")
@@ -195,8 +186,8 @@ def _settings(config_file: Path | None, overrides: tuple[str, ...], given: Mappi
 
 @synth.command("plan")
 @click.option("--out", type=FOLDER, required=True, help="Where the recording would go.")
-@_with(_SETTINGS)
-@_with(_RUNNING)
+@with_options(_SETTINGS)
+@with_options(_RUNNING)
 @overwrite_option
 @json_option
 def synth_plan(
@@ -235,8 +226,8 @@ def synth_plan(
 
 @synth.command("run")
 @click.option("--out", type=FOLDER, required=True, help="The recording to make.")
-@_with(_SETTINGS)
-@_with(_RUNNING)
+@with_options(_SETTINGS)
+@with_options(_RUNNING)
 @click.option("--share", metavar="A:B", help="Only samples A to B - 1, whole units, for one of many machines.")
 @overwrite_option
 def synth_run(
@@ -301,10 +292,10 @@ def _poses_line(poses: Mapping[str, Any]) -> str:
 
 
 @synth.command("preview")
-@click.argument("recording", type=FOLDER, required=False)
+@click.argument("recording", type=RECORDING, required=False)
 @click.option("--out", type=FILE, required=True, help="sheet.html, or sheet.png for the contact sheet alone.")
 @click.option("--count", type=click.IntRange(1, 400), default=48, show_default=True, help="Samples on the sheet.")
-@_with(_SETTINGS)
+@with_options(_SETTINGS)
 @overwrite_option
 def synth_preview(
     recording: Path | None,
@@ -336,7 +327,7 @@ def synth_preview(
 
 
 @synth.command("replay")
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=RECORDING)
 @click.option("--frame", type=click.IntRange(0), help="Which frame.")
 @click.option("--frames", metavar="A:B", help="Frames A to B - 1 instead.")
 @click.option("--out", type=FILE, help="PNG of the first frame: stored, drawn again, where they differ.")
@@ -371,7 +362,7 @@ def _range(text: str, option: str) -> range:
 
 
 @synth.command("twin")
-@click.option("--real", type=FOLDER, required=True, help="Recording with labelled frames.")
+@click.option("--real", type=RECORDING, required=True, help="Recording with labelled frames.")
 @click.option("--out", type=FOLDER, required=True, help="The recording of twins to make.")
 @click.option("--max-fit-error-mm", type=float, default=6.0, show_default=True, help="Leave out worse fits.")
 @click.option(
@@ -436,7 +427,7 @@ def synth_twin(
 
 
 @synth.command("fit-noise")
-@click.option("--real", type=FOLDER, required=True, help="A capture with full frames; labels are not needed.")
+@click.option("--real", type=RECORDING, required=True, help="A capture with full frames; labels are not needed.")
 @click.option("--out", type=FILE, required=True, help="The sensor's file (.yaml) to write.")
 @click.option(
     "--model",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, FOLDER, overwrite_option, print_next
+from .options import FILE, overwrite_option, print_next
 
 
 @click.command()
-@click.argument("recording", type=FOLDER)
+@click.argument("recording", type=FILE)
 @click.option("--pred", type=FILE, help="Poses to show beside the labels: a poses.csv of 'handloom predict'.")
 @click.option("--frames", metavar="A:B", help="Rows A to B - 1 only.")
 @click.option("--every", type=click.IntRange(1), metavar="N", help="Every N-th of them.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class UsablePath(click.Path):
@@ -30,15 +31,66 @@ class UsablePath(click.Path):
         return path
 
 
+class Folder(UsablePath):
+    """A folder, there or to be made."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """The shell's own folders."""
+        return [CompletionItem(incomplete, type="dir")]
+
+
+class MarkedFolder(UsablePath):
+    """A folder of a kind that the shell can tell from others by a file in it."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__(path_type=Path)
+        self.marker = marker
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """Folders of the kind, and others on the way to one."""
+        from .completion import marked_folders
+
+        return marked_folders(incomplete, self.marker)
+
+
 FILE = UsablePath(path_type=Path)
-FOLDER = UsablePath(path_type=Path)
+FOLDER = Folder(path_type=Path)
+RECORDING = MarkedFolder("zarr.json")
+RUN = MarkedFolder("checkpoint.pt")
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what lies at the output.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 seed_option = click.option("--seed", type=int, default=0, show_default=True)
+
+
+def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    from .completion import config_keys
+
+    return config_keys(ctx, incomplete)
+
+
+def _layouts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return [CompletionItem(name) for name in LAYOUT_NAMES if name.startswith(incomplete)]
+
+
+LAYOUT_NAMES = ("openxr26", "mediapipe21", "mano21", "msra21", "bighand21", "icvl16", "nyu36", "nyu14")
+"""As `stores.joints.LAYOUTS` has them, whose import takes the shell too long."""
 set_option = click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one value of the configuration."
+    "-o",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=_keys,
+    help="Set one value of the configuration.",
 )
+config_option = click.option("--config", "config_file", type=FILE, help="YAML file; options and -o go over it.")
+
+
+def layout_option(text: str) -> Callable[[Any], Any]:
+    """`--layout`, with what it means here."""
+    return click.option("--layout", metavar="NAME", shell_complete=_layouts, help=text)
+
+
 hand_option = click.option("--hand", metavar="builtin|FILE", help="Whose hand: the built-in one, or a file's.")
 side_option = click.option("--side", type=click.Choice(["right", "left"]), help="Which hand; mirrored if need be.")
 mapping_option = click.option("--hand-mapping", type=FILE, help="YAML file that names the joints of the hand's file.")
@@ -71,3 +123,14 @@ def one_thread() -> None:
     if "numpy" not in sys.modules:
         for name in THREAD_VARIABLES:
             os.environ.setdefault(name, "1")
+
+
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """The options in this order, as one decorator."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..stores.config import checked, read_yaml, write_yaml
+from ..stores.config import checked, read_yaml, with_overrides, write_yaml
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .config import HOW, TrainConfig
 from .data import TrainingData, Validation, load_training_data, load_validation, open_validation
@@ -216,7 +216,40 @@ def _settled(
     return config
 
 
-def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def config_of(method: str, file: Path | None, given: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
+    """A method's configuration of a YAML file, or a preset's, with `given` values and `a.b=c` overrides put over it.
+
+    Args:
+        method: 'murauer' or 'crossing'.
+        file: a run's config.yaml, or a few of its keys; None: the preset as it is.
+        given: values by key, 'preset' and 'arm' among them, which must be the file's where that says them.
+        overrides: as `stores.config.with_overrides` takes them.
+
+    Raises:
+        HandloomError: as `preset`; or the file cannot be read, or is of another method, preset or arm.
+    """
+    values = {} if file is None else read_yaml(file)
+    named = {key: str(given.get(key, values.get(key, default))) for key, default in _NAMED.items()}
+    for key, asked in {"method": method, **named}.items():
+        if file is not None and str(values.get(key, asked)) != asked:
+            mend = f"handloom train {values[key]} --config {file}" if key == "method" else f"leave --{key} out"
+            raise HandloomError(
+                f"The configuration is of another {key}",
+                where=str(file),
+                why=f"it says '{values[key]}', asked for is '{asked}'",
+                fix=f"{mend}, or change the line in the file",
+            )
+    rest = {key: value for key, value in given.items() if key not in named}
+    return preset(method, named["preset"], named["arm"], with_overrides({**values, **rest}, overrides), file=file)
+
+
+_NAMED: Final[Mapping[str, str]] = {"preset": "quick", "arm": "full"}
+"""What chooses the values that nobody names."""
+
+
+def preset(
+    method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None, *, file: Path | None = None
+) -> TrainConfig:
     """A method's configuration by names, with some of its values replaced.
 
     Args:
@@ -224,6 +257,7 @@ def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None
         name: 'quick', 'fast' or 'paper'.
         arm: one of the method's experiments.
         overrides: values by key; a mapping replaces only the keys it has. May be a run's whole `config.yaml`.
+        file: where they come from, for messages.
 
     Raises:
         HandloomError: no such method, preset, arm or key, or a value of the wrong kind.
@@ -235,7 +269,7 @@ def preset(method: str, name: str, arm: str, overrides: Mapping[str, Any] | None
             raise HandloomError(
                 f"The configuration is of another {key}", why=f"it says '{said}', asked for is '{asked}'"
             )
-    return checked(type(config), _over(config.model_dump(), overrides or {}))
+    return checked(type(config), _over(config.model_dump(), overrides or {}), where=str(file) if file else "")
 
 
 def _over(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

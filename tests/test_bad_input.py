@@ -126,6 +126,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "hand export": ("hand", "export", "--hand", "PATH", "--out", "OUT"),
     "train --real": ("train", "murauer", "--real", "PATH", "--synth", "RECORDING", "--run", "OUT"),
     "train --synth": ("train", "murauer", "--arm", "synthetic-only", "--synth", "PATH", "--run", "OUT"),
+    "train --config": ("train", "murauer", "--config", "PATH", "--synth", "RECORDING", "--run", "OUT"),
     "eval results": ("eval", "results", "PATH", "--truth", "PATH", "--dataset", "nyu"),
     "eval results --truth": ("eval", "results", "NUMBERS", "--truth", "PATH", "--dataset", "nyu"),
     "eval model": ("eval", "model", "PATH", "--on", "RECORDING"),
