@@ -7,6 +7,7 @@ errors to standard error. Exit codes: 0 done, 1 findings, 2 usage or bad input, 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -56,6 +57,14 @@ def _interrupted(command: click.Command | None) -> str:
     return "Interrupted."
 
 
+def _let_go_of_output() -> None:
+    """What standard output could not take would be written again as Python ends, in vain and not in words."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Commands(click.Group):
     """A group that shows users' errors in words, and as a traceback only with --debug."""
 
@@ -70,10 +79,17 @@ class _Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise _Shown(str(error), error.exit_code) from error
+        except BrokenPipeError as error:
+            # Whoever read along, `head` say, has enough: 141 is what shells call an end by that.
+            if ctx.params.get("debug"):
+                raise
+            _let_go_of_output()
+            raise click.exceptions.Exit(141) from error
         except OSError as error:
             # What no command foresaw, but the file system said: a traceback would tell the user no more.
-            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+            if ctx.params.get("debug"):
                 raise
+            _let_go_of_output()
             bad = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
             where = "" if error.filename is None else str(error.filename)[:200]
             shown = HandloomError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -167,30 +167,40 @@ def _predict_live(
     smooth: bool,
     track: bool,
 ) -> None:
-    """Write poses until the cameras end or ctrl-C; tracking is what cameras get anyhow, `--track` or not."""
+    """Write poses until the cameras end or it is told to stop; tracked they are anyhow, `--track` or not.
+
+    However it ends, the file has all poses until then.
+    """
     from functools import partial
 
     from .capture.apart import SourceApart
     from .capture.open import open_live
-    from .learn.pose_writers import json_lines, pose_file
+    from .capture.stopping import until_told
+    from .learn.pose_writers import format_of, json_lines, pose_file
     from .learn.poses import layout_written, stream
     from .learn.tracking import Tracker
     from .predict_sources import LiveInput
     from .stores.errors import HandloomError
 
     layout = layout_written(model, joints)
-    if out is not None and out.exists() and not overwrite:
-        raise HandloomError("The output exists already", where=str(out), fix="--overwrite replaces it")
+    if out is not None:
+        format_of(out)
+        if out.exists() and not overwrite:
+            raise HandloomError("The output exists already", where=str(out), fix="--overwrite replaces it")
+        out.parent.mkdir(parents=True, exist_ok=True)
     opener = partial(open_live, name, rig=rig, fps=fps, views=views, size=(640, 480), seed=0)
-    with SourceApart(opener) as cameras, LiveInput(cameras) as images:
+    with SourceApart(opener) as cameras, LiveInput(cameras) as images, until_told(images.stop) as told:
         tracker = Tracker(model, cameras.rig, hand=hand or images.input.hand)
         printed = nullcontext(json_lines(sys.stdout, layout, flush=True))
-        with printed if out is None else pose_file(out, layout) as write, suppress(KeyboardInterrupt):
-            stream(tracker, images.input, write, smooth=smooth, joints=joints, fused=fused, frames=frames)
-        skipped = images.skipped
-    t = tracker.counts
-    said = f"{t.tracked} of {t.instants} frames tracked, found anew in {t.found}, no hand in {t.missed}"
-    click.echo(f"{said}, {skipped} skipped", err=out is None)
+        try:
+            with printed if out is None else pose_file(out, layout, keep=True) as write:
+                stream(tracker, images.input, write, smooth=smooth, joints=joints, fused=fused, frames=frames)
+        finally:
+            t = tracker.counts
+            said = f"{t.tracked} of {t.instants} frames tracked, found anew in {t.found}, no hand in {t.missed}"
+            click.echo(f"{said}, {images.skipped} skipped", err=out is None)
+    if told.signal is not None:
+        raise click.exceptions.Exit(128 + told.signal)
 
 
 def _three(text: str) -> tuple[float, float, float]:

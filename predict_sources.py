@@ -48,7 +48,7 @@ class LiveInput:
         self._source = source
         self._changed = threading.Condition()
         self._newest: Set | None = None
-        self._ended = False
+        self._ended = self._told = False
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._read, name="live-input", daemon=True)
 
@@ -66,6 +66,10 @@ class LiveInput:
             self._ended = True
         self._reader.join(10.0)
 
+    def stop(self) -> None:
+        """Give no more sets; may be called from a signal handler."""
+        self._told = True
+
     @property
     def input(self) -> DepthInput:
         """What prediction reads."""
@@ -79,9 +83,11 @@ class LiveInput:
 
     def _take(self) -> Set | None:
         with self._changed:
-            while self._newest is None and not self._ended:
+            while self._newest is None and not self._ended and not self._told:
                 self._changed.wait(0.2)  # a signal is heard only between waits
             images, self._newest = self._newest, None
+        if self._told:  # a kill of the whole group has ended the cameras, too, and that is no failure
+            return None
         if images is None and self._failure is not None:
             raise self._failure
         return images

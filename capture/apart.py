@@ -266,7 +266,7 @@ class SourceApart:
         return HandloomError(
             "The capture process died",
             why=f"it ended with {why}",
-            fix="look for the reason in the system's log (dmesg); then record again with --resume",
+            fix="look for the reason in the system's log (dmesg) and start again; a recording goes on with --resume",
             exit_code=BAD_ENVIRONMENT,
         )
 

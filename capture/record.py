@@ -15,11 +15,10 @@ import errno
 import platform
 import queue
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -35,6 +34,7 @@ from .meter import Meter, Watch
 from .rows import Keeper
 from .segments import begin_segment, continued, end_segment, note_drops
 from .source import HOST_CLOCKS, Annotated, DepthSource, Lossy, Stoppable, check_image
+from .stopping import Told, until_told
 from .sync import Grouper, ImageSet, sync_report
 
 QUEUE_SETS: Final = 32
@@ -154,8 +154,9 @@ class _Session:
     def run(self, max_sets: int | None, seconds: float | None, progress: Progress | None, watch: Watch | None) -> None:
         """Move images from the source into sets and on to the writer, until something ends it."""
         try:
-            with _stopping(self.source) as stop:
-                self.ended = self._pump(max_sets, seconds, stop, progress, watch)
+            source = self.source
+            with until_told(source.stop if isinstance(source, Stoppable) else None) as told:
+                self.ended = self._pump(max_sets, seconds, told, progress, watch)
         except KeyboardInterrupt:
             self.ended = "interrupted"
         except Exception as error:
@@ -172,7 +173,7 @@ class _Session:
         self,
         max_sets: int | None,
         seconds: float | None,
-        stop: threading.Event,
+        told: Told,
         progress: Progress | None,
         watch: Watch | None,
     ) -> str:
@@ -210,17 +211,17 @@ class _Session:
                 self._note_drops()
                 if seconds is not None:
                     end = time.monotonic() + seconds if end is None else end
-                    if time.monotonic() >= end and not stop.is_set():
+                    if time.monotonic() >= end and not told:
                         if not isinstance(source, Stoppable):
                             return TIME_IS_UP
                         source.stop()  # what has come until now is still to be given
                         ended = TIME_IS_UP
-                if stop.is_set() and not isinstance(source, Stoppable):
+                if told and not isinstance(source, Stoppable):
                     break
         finally:
             # Also after ctrl-C or a source that failed: what was grouped or waits for partners is kept.
             hand_on(grouper.flush())
-        return "interrupted" if stop.is_set() else ended
+        return "interrupted" if told else ended
 
     def finish(self, *, keep_truth: bool) -> None:
         """Write what is said of the whole."""
@@ -285,31 +286,6 @@ class _Session:
                 "source_late_ms": round(traffic.source_late_ms, 1),
             }
         return out
-
-
-@contextmanager
-def _stopping(source: DepthSource) -> Iterator[threading.Event]:
-    """The first ctrl-C, or a polite kill, ends the recording in order; the second one at once."""
-    stop = threading.Event()
-    kept: dict[int, Any] = {}
-
-    def restore() -> None:
-        while kept:
-            signal.signal(*kept.popitem())
-
-    def on_signal(*_: object) -> None:
-        stop.set()
-        restore()
-        if isinstance(source, Stoppable):
-            source.stop()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            kept[number] = signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 class _Writer:

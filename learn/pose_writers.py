@@ -6,24 +6,27 @@ JSON    a line a pose: `frame`, `camera`, `t_ns`, `confidence`, `disagreement_mm
 npz     arrays of n poses: `frame`, `camera`, `t_ns`, `joints_mm` (n, J, 3), `joints` (their names), `confidence`,
         `disagreement_mm` (n, J), `score`, `source`; kept in memory until the end, 0.4 kB a pose
 
-A camera's pose lies in its own frame and has no disagreement; that of all cameras has `camera = rig`.
+A camera's pose lies in its own frame and has no disagreement; that of all cameras has `camera = rig`. A pose is
+written whole or not at all: what of it a full disk had taken is taken back.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.errors import HandloomError
+from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from ..stores.joints import Layout
 from ..stores.pose_csv import CSV_COLUMNS, TRUST_COLUMNS
 
@@ -68,29 +71,113 @@ def format_of(out: Path) -> str:
     return out.suffix.lower()
 
 
+class TextSink(Protocol):
+    """Where text goes: an open file, the terminal."""
+
+    def write(self, text: str, /) -> object:
+        """Write all of it."""
+
+    def flush(self) -> object:
+        """Have it arrive."""
+
+
 @contextmanager
-def pose_file(out: Path, layout: Layout) -> Iterator[PoseWriter]:
-    """A writer of the form that the file's name asks for; the file is there once the block has ended well."""
+def pose_file(out: Path, layout: Layout, *, keep: bool = False) -> Iterator[PoseWriter]:
+    """A writer of the form that the file's name asks for; the file is there once the block has ended well.
+
+    Args:
+        out: the file; until then it is called `….writing`.
+        layout: of the joints.
+        keep: it is there, too, if the block ended with an error after the first pose: cameras cannot be asked again.
+
+    Raises:
+        HandloomError: the disk is full, or cannot be written.
+    """
     kind = format_of(out)
     writing = out.with_name(out.name + ".writing")
-    try:
-        if kind == ".npz":
-            kept = KeptPoses(layout)
-            yield kept
-            with writing.open("wb") as packed:
-                kept.save(packed)
-        else:
-            with writing.open("w", newline="", encoding="utf-8") as file:
-                yield csv_writer(file, layout) if kind == ".csv" else json_lines(file, layout)
-        writing.replace(out)
-    finally:
-        writing.unlink(missing_ok=True)
+    poses = 0
+
+    def counted(row: PoseRow) -> None:
+        nonlocal poses
+        write(row)
+        poses += 1
+
+    with _Whole(writing, out) as file:
+        kept = KeptPoses(layout)
+        write: PoseWriter = kept
+        if kind != ".npz":
+            write = csv_writer(file, layout) if kind == ".csv" else json_lines(file, layout)
+        ended_well = False
+        try:
+            yield counted
+            ended_well = True
+        finally:
+            if ended_well or (keep and poses):
+                if kind == ".npz":
+                    file.write_bytes(kept.packed())
+                file.finish()
 
 
-def csv_writer(file: IO[str], layout: Layout) -> PoseWriter:
+class _Whole:
+    """A file that ends with the last piece that it took as a whole, and has its name once it is finished."""
+
+    def __init__(self, writing: Path, out: Path) -> None:
+        self._writing, self._out, self._bytes = writing, out, 0
+        self._file = writing.open("wb", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._writing.unlink(missing_ok=True)
+
+    def write(self, text: str, /) -> None:
+        """All of a text, or nothing."""
+        self.write_bytes(text.encode())
+
+    def write_bytes(self, data: bytes) -> None:
+        """All of it, or nothing."""
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise _not_written(error, self._out) from error
+        self._bytes += len(data)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def finish(self) -> None:
+        """Take back what was not taken whole, and give the file its name."""
+        self._file.truncate(self._bytes)
+        self._writing.replace(self._out)
+
+
+def _not_written(error: OSError, out: Path) -> HandloomError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HandloomError(
+        "The disk is full" if full else "The poses cannot be written",
+        where=str(out),
+        why=error.strerror or str(error),
+        fix="make room, or write elsewhere: --out" if full else "",
+        exit_code=BAD_ENVIRONMENT,
+    )
+
+
+def csv_writer(file: TextSink, layout: Layout) -> PoseWriter:
     """Rows of poses.csv."""
-    writer = csv.writer(file)
+    text = io.StringIO()
+    writer = csv.writer(text)
     writer.writerow((*CSV_COLUMNS, *TRUST_COLUMNS))
+
+    def hand_over() -> None:
+        file.write(text.getvalue())
+        text.seek(0)
+        text.truncate()
 
     def write(row: PoseRow) -> None:
         apart = [""] * len(layout)
@@ -99,11 +186,13 @@ def csv_writer(file: IO[str], layout: Layout) -> PoseWriter:
         sure = f"{row.confidence:.4f}"
         for name, (x, y, z), d in zip(layout.points, row.joints_mm.tolist(), apart, strict=True):
             writer.writerow((row.frame, row.camera, name, f"{x:.3f}", f"{y:.3f}", f"{z:.3f}", sure, d))
+        hand_over()
 
+    hand_over()
     return write
 
 
-def json_lines(file: IO[str], layout: Layout, *, flush: bool = False) -> PoseWriter:
+def json_lines(file: TextSink, layout: Layout, *, flush: bool = False) -> PoseWriter:
     """A JSON object a line; `flush` after each, for whoever reads along."""
 
     def write(row: PoseRow) -> None:
@@ -139,8 +228,8 @@ class KeptPoses:
         """Keep one pose."""
         self._rows.append(row)
 
-    def save(self, file: IO[bytes]) -> None:
-        """Write the npz."""
+    def packed(self) -> bytes:
+        """The npz."""
         rows, joints = self._rows, len(self._layout)
         nothing = np.full(joints, np.nan)
         buffer = io.BytesIO()
@@ -159,4 +248,4 @@ class KeptPoses:
             score=np.array([row.score for row in rows], np.float32),
             source=np.array([row.source for row in rows], np.str_),
         )
-        file.write(buffer.getvalue())
+        return buffer.getvalue()

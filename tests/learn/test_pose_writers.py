@@ -136,3 +136,63 @@ def test_a_recording_tracked_and_smoothed(model: Model, recordings: Any, tmp_pat
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert len(rows) == done.poses + done.fused
     assert {row["source"] for row in rows} <= {"tracked", "located"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".npz"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_block_that_fails_leaves_whole_poses_or_nothing(tmp_path: Path, suffix: str, keep: bool):
+    out, well = tmp_path / f"p{suffix}", tmp_path / f"well{suffix}"
+
+    def fail(poses: int) -> None:
+        with pose_file(out, LAYOUT, keep=keep) as write:
+            for _ in range(poses):
+                write(VIEW)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail(0)
+    assert not list(tmp_path.iterdir()), "a file without a pose is not worth keeping"
+    with pytest.raises(KeyboardInterrupt):
+        fail(2)
+    with pose_file(well, LAYOUT) as write:
+        write(VIEW)
+        write(VIEW)
+    assert {path.name for path in tmp_path.iterdir()} == {well.name, *([out.name] if keep else [])}
+    if keep and suffix != ".npz":
+        assert out.read_bytes() == well.read_bytes()
+    elif keep:
+        assert load_npz(out) == load_npz(well)
+
+
+def load_npz(path: Path) -> dict[str, list[object]]:
+    with np.load(path) as found:
+        return {name: found[name].tolist() for name in found if name != "disagreement_mm"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_full_disk_takes_no_half_pose(tmp_path: Path, suffix: str):
+    resource = pytest.importorskip("resource")
+    out = tmp_path / f"p{suffix}"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up() -> None:
+        with pose_file(out, LAYOUT, keep=True) as write:
+            write(VIEW)
+            size = out.with_name(out.name + ".writing").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size + 100, limits[1]))
+            for _ in range(5):
+                write(VIEW)
+
+    try:
+        with pytest.raises(HandloomError, match="The poses cannot be written") as caught:
+            fill_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.exit_code, caught.value.why) == (3, "File too large")
+    text = out.read_text()
+    if suffix == ".csv":
+        lines = text.splitlines()
+        assert len(lines) == 1 + 26 * 2
+        assert all(line.count(",") == 7 for line in lines)
+    else:
+        assert [json.loads(line)["frame"] for line in text.splitlines()] == [7, 7]
