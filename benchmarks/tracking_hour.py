@@ -1,11 +1,17 @@
 """Tracking for a long time: does anything grow?
 
-    python benchmarks/tracking_hour.py [--minutes 60] [--views 3]
+    python benchmarks/tracking_hour.py [--minutes 60] [--views 3] [--pace 30]
 
-A virtual rig (moving hand, arm, person, desk, wall) renders in a process of its own, as cameras would be read, and
-gives its images as fast as they come; this process tracks the hand, smooths it, and writes JSON lines to nowhere. Once
-a minute (or a sixth of the time) it says how much memory this process has, counted after garbage collection. The growth
-is that of a line through all readings after the first sixth, in kB an hour of 108,000 frames.
+What `handloom predict --live --track --smooth` does, joined from the same parts: cameras in a process of their own,
+their images in shared memory, the newest set taken and older ones let go, the hand tracked, smoothed, and written as
+JSON lines (to nowhere). The cameras are a virtual rig at their pace: a new motion every 150 sets, so that the hand is
+lost and found again; one image in a hundred is lost; clocks drift. Cameras of 30 Hz played at a lesser `--pace` are
+in slow motion, for machines that have more to do.
+
+Once a minute (or a sixtieth of the time) it notes the memory of the whole tree of processes: what is resident and not a
+file's, swapped-out pages and shared memory included, after garbage collection in the process that tracks; beside it
+threads, open files and Python objects. The growth is that of a line through all readings after the first sixth, with
+the 95 % interval of its slope, and the mean of the last third of them less that of the third before.
 """
 
 from __future__ import annotations
@@ -17,7 +23,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,20 +34,75 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 FRAMES_AN_HOUR = 30 * 3600
+COUNTED = ("RssAnon", "RssShmem", "VmSwap")
 
 
-def resident_kb() -> float:
-    """Memory of this process that is its own, kB."""
+@dataclass(frozen=True)
+class Reading:
+    """What there is at one moment."""
+
+    minutes: float
+    instants: int
+    tree_kb: int
+    own_kb: int
+    """Of the process that tracks."""
+    threads: int
+    files: int
+    objects: int
+
+
+def memory_kb(pid: int) -> int:
+    """Of one process, kB; 0 of one that has just ended."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in COUNTED)
+    return 0
+
+
+def tree() -> list[int]:
+    """This process and all that came from it."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with suppress(OSError, ValueError):
+                parents[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def look(minutes: float, instants: int) -> Reading:
+    """Collect garbage and read."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
+    own, pids = os.getpid(), tree()
+    memory = {pid: memory_kb(pid) for pid in pids}
+    tasks = files = 0
+    for pid in pids:
+        with suppress(OSError):
+            tasks += len(list(Path(f"/proc/{pid}/task").iterdir()))
+            files += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return Reading(minutes, instants, sum(memory.values()), memory[own], tasks, files, len(gc.get_objects()))
 
 
-def open_virtual(frames: int, views: int) -> object:
-    """The source, in its process."""
+def open_cameras(frames: int, views: int, pace: float) -> object:
+    """The source, in its process: a virtual rig that does not wait for whoever reads it."""
     from handloom.capture.virtual import VirtualConfig, VirtualRig
     from handloom.synth.rigs import ring_rig
 
-    return VirtualRig(VirtualConfig(frames=frames, seed=5, transport="direct"), rig=ring_rig(views))
+    class Cameras(VirtualRig):
+        live = True
+
+        def frames(self) -> Iterator[Any]:
+            due = time.monotonic()
+            for image in super().frames():
+                if image.camera == 0:
+                    due = max(due + 1 / pace, time.monotonic() - 1)  # a second is made up for, no more
+                    time.sleep(max(0.0, due - time.monotonic()))
+                yield image
+
+    config = VirtualConfig(frames=frames, drop=0.01, seed=5, transport="direct", jobs=1)
+    return Cameras(config, rig=ring_rig(views))
 
 
 def main() -> None:
@@ -48,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--views", type=int, default=3)
+    parser.add_argument("--pace", type=float, default=30.0, help="sets a second")
     parser.add_argument(
         "--model", type=Path, help="an exported model; else joints about the middle of the hand's pixels"
     )
@@ -59,51 +122,71 @@ def main() -> None:
     from handloom.learn.poses import stream
     from handloom.learn.predict import load
     from handloom.learn.tracking import Tracker
-    from handloom.predict_sources import file_input
+    from handloom.predict_sources import LiveInput
 
     from centred_net import centred_model
 
     with tempfile.TemporaryDirectory() as folder:
         model = load(options.model) if options.model else centred_model(Path(folder) / "m.onnx")
-    every = max(2.0, min(60.0, 10 * options.minutes))
-    opener = partial(open_virtual, 2_000_000, options.views)
-    with SourceApart(opener) as source, Path(os.devnull).open("w") as sink:
-        given = file_input(source, locate=False)
-        tracker = Tracker(model, given.rig)
-        readings: list[tuple[int, float]] = []
-        start = time.monotonic()
-        watched = replace(given, views=until(60 * options.minutes, every, given.views, tracker, readings))
-        stream(tracker, watched, json_lines(sink, model.layout), smooth=True)
-        seconds = time.monotonic() - start
-    counts = tracker.counts
-    rate = f"{counts.instants / seconds:.0f} a second"
-    print(f"{counts.instants} frames of {options.views} cameras in {seconds / 60:.1f} min, {rate}")
-    share = 100 * counts.tracked / counts.instants
-    print(f"tracked {share:.1f} %, lost {counts.lost} times, no hand in {counts.missed}")
-    kept = np.array(readings[len(readings) // 6 + 1 :], float)
-    if len(kept) > 2:
-        slope = np.polyfit(kept[:, 0], kept[:, 1], 1)[0] * FRAMES_AN_HOUR
-        first, last = kept[0, 1] / 1024, kept[-1, 1] / 1024
-        print(f"memory {first:.1f} MB, at the end {last:.1f} MB: {slope:+.0f} kB an hour of 30 Hz")
+    sets = round(1.2 * 60 * options.minutes * options.pace) + 1000
+    opener = partial(open_cameras, sets, options.views, options.pace)
+    with SourceApart(opener) as source, LiveInput(source) as images, Path(os.devnull).open("w") as sink:
+        tracker = Tracker(model, source.rig, hand=images.input.hand)
+        readings: list[Reading] = []
+        watched = replace(images.input, views=until(options.minutes, images.input.views, tracker, readings))
+        stream(tracker, watched, json_lines(sink, model.layout, flush=True), smooth=True)
+        dropped = int(source.traffic.dropped.sum())
+    tell(readings, tracker, options.views, images.skipped, dropped)
 
 
-def until(
-    seconds: float, every: float, views: Iterator[Any], tracker: Any, readings: list[tuple[int, float]]
-) -> Iterator[Any]:
-    """The images until it is time to stop, with a reading of the memory every so often."""
+def until(minutes: float, views: Iterator[Any], tracker: Any, readings: list[Reading]) -> Iterator[Any]:
+    """The images until it is time to stop, with a reading every so often."""
+    every = min(60.0, minutes)
     start = last = 0.0
     for view in views:
         now = time.monotonic()
         start, last = start or now, last or now  # the first image comes when the renderer is compiled
-        if now - start >= seconds:
+        if now - start >= 60 * minutes:
             return
         if now - last >= every and tracker.counts.instants:
             last, c = now, tracker.counts
-            readings.append((c.instants, resident_kb()))
-            share, minutes = 100 * c.tracked / c.instants, (now - start) / 60
-            said = f"{share:.1f} % tracked, {c.lost} lost, {readings[-1][1] / 1024:.1f} MB"
-            print(f"  {minutes:5.1f} min  {c.instants:>8} frames, {said}", flush=True)
+            readings.append(one := look((now - start) / 60, c.instants))
+            said = f"{100 * c.tracked / c.instants:.1f} % tracked, {c.lost} lost"
+            print(
+                f"  {one.minutes:5.1f} min  {c.instants:>7} frames, {said}; {one.tree_kb / 1024:.1f} MB, here "
+                f"{one.own_kb / 1024:.1f}; {one.threads} threads, {one.files} files, {one.objects} objects",
+                flush=True,
+            )
         yield view
+
+
+def tell(readings: list[Reading], tracker: Any, views: int, skipped: int, dropped: int) -> None:
+    """The figures."""
+    c, end = tracker.counts, readings[-1]
+    print(
+        f"{end.instants} frames of {views} cameras in {end.minutes:.1f} min, {end.instants / 60 / end.minutes:.1f} a "
+        f"second; {skipped} sets skipped, {dropped} images dropped"
+    )
+    print(f"tracked {100 * c.tracked / c.instants:.1f} %, lost {c.lost} times, no hand in {c.missed}")
+    kept = readings[len(readings) // 6 :]
+    if len(kept) < 6:
+        return
+    for what, name in (("tree_kb", "all processes"), ("own_kb", "the one that tracks")):
+        hours, kb = np.array([one.minutes / 60 for one in kept]), np.array([getattr(one, what) for one in kept], float)
+        (slope, _), covariance = np.polyfit(hours, kb, 1, cov=True)
+        third = len(kb) // 3
+        later = kb[-third:].mean() - kb[-2 * third : -third].mean()
+        a_frame = slope * (hours[-1] - hours[0]) / (kept[-1].instants - kept[0].instants)
+        print(
+            f"memory of {name}: {kb[0] / 1024:.1f} MB, at the end {kb[-1] / 1024:.1f} MB: {slope:+.0f} ± "
+            f"{1.96 * covariance[0, 0] ** 0.5:.0f} kB an hour, {a_frame * FRAMES_AN_HOUR:+.0f} kB per hour of 30 Hz; "
+            f"last third less the one before {later:+.0f} kB"
+        )
+    first = kept[0]
+    print(
+        f"threads {first.threads} and {end.threads}, open files {first.files} and {end.files}, Python objects "
+        f"{first.objects} and {end.objects}"
+    )
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ AHEAD_SETS: Final = 6
 """Sets rendered ahead of the one that is handed over."""
 START_NS: Final = 1_000_000_000
 POSED_AT_ONCE: Final = 64
+KEPT_SEQUENCES: Final = 16
+"""More than can be under way at once; all of a day's would take a gigabyte."""
 
 
 class Motion(BaseModel):
@@ -262,23 +264,27 @@ class VirtualRig:
         return {}
 
     def _trajectory(self, sequence: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Poses (n, 25) and roots (n, 6) of one sequence."""
-        if sequence not in self._trajectories:
-            config = self.config
-            style = _style(config.motion, self._rig, config.hand)
-            count = min(config.sequence_frames, config.frames - sequence * config.sequence_frames)
-            pose, root = sample_trajectory(
-                self._hand,
-                np.random.default_rng([config.seed, 2, sequence]),
-                n_frames=count,
-                fps=config.fps,
-                style=style,
-                shape=self._shapes[sequence % config.subjects],
-            )
-            assert pose.shape == (count, POSE_SIZE)
-            assert root.shape == (count, ROOT_SIZE)
-            self._trajectories[sequence] = pose, root
-        return self._trajectories[sequence]
+        """Poses (n, 25) and roots (n, 6) of one sequence; the last few are kept, any is the same when drawn again."""
+        known = self._trajectories.get(sequence)
+        if known is not None:
+            return known
+        config = self.config
+        style = _style(config.motion, self._rig, config.hand)
+        count = min(config.sequence_frames, config.frames - sequence * config.sequence_frames)
+        pose, root = sample_trajectory(
+            self._hand,
+            np.random.default_rng([config.seed, 2, sequence]),
+            n_frames=count,
+            fps=config.fps,
+            style=style,
+            shape=self._shapes[sequence % config.subjects],
+        )
+        assert pose.shape == (count, POSE_SIZE)
+        assert root.shape == (count, ROOT_SIZE)
+        if len(self._trajectories) >= KEPT_SEQUENCES:
+            self._trajectories.pop(min(self._trajectories), None)
+        self._trajectories[sequence] = pose, root
+        return pose, root
 
     def _meshes(self) -> Iterator[Mesh]:
         """What moves, set by set."""

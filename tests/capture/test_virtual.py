@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from handloom.capture.record import record
-from handloom.capture.virtual import Motion, VirtualConfig, VirtualRig
+from handloom.capture.virtual import KEPT_SEQUENCES, Motion, VirtualConfig, VirtualRig
 from handloom.stores.camera import Rig, project
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import OPENXR26
@@ -78,6 +78,16 @@ def test_sequences_take_turns_between_subjects_and_splits() -> None:
     assert [m.subject for m in moments[::10]] == [0, 1, 0, 1, 0, 1]
     assert [m.split for m in moments[::10]] == [0, 0, 0, 1, 2, 2]
     assert len(set(shapes.values())) == 2
+
+
+def test_a_long_session_keeps_the_motion_of_a_few_sequences_only() -> None:
+    config = VirtualConfig(frames=40, sequence_frames=1, scene=False, sensor=None, transport="direct", seed=2)
+    with VirtualRig(config, rig=ring_rig(1, width=32, height=24, focal_px=24.0)) as source:
+        before = source.moment(0, 1).labels["joints"]
+        assert sum(1 for _ in source.frames()) == 40
+        assert len(source._trajectories) == KEPT_SEQUENCES
+        assert 0 not in source._trajectories
+        assert (source.moment(0, 1).labels["joints"] == before).all()
 
 
 def test_it_records_as_unlabelled_or_with_its_truth(tmp_path: Path) -> None:
