@@ -109,13 +109,15 @@ def _next(made: Made, captured: Recording) -> list[Block]:
 def next_commands(made: Made, captured: Recording) -> list[str]:
     """What a user does after this, the likeliest first."""
     adapted = "full" if captured.n_views > 1 else "+distribution-matching"
+    preset = "" if made.settings.preset == "quick" else f"--preset {made.settings.preset} "
     return [
         f"handloom predict {made.out / 'model.onnx'} {made.recording} --out poses.csv --overlay pictures",
         f"handloom label {made.recording} --select 100 --model {made.out / 'model.onnx'} --out labelling",
         f"handloom store label {made.recording} --joints joints.csv",
-        f"handloom synth twin --real {made.recording} --out twins.zarr",
-        f"handloom train murauer --arm {adapted} --synth {made.out / 'synth.zarr'} --synth twins.zarr "
-        f"--real {made.recording} --run runs/{adapted.lstrip('+')}",
+        f"handloom synth twin --real {made.recording} --sensor {made.out / 'sensor.yaml'} --out twins.zarr",
+        f"handloom train murauer --arm {adapted} {preset}--synth {made.out / 'synth.zarr'} --synth twins.zarr "
+        f"--real {made.recording} --labels labelling/frames.txt --init {made.run('synthetic-only')} "
+        "--run runs/labelled",
     ]
 
 

@@ -45,6 +45,8 @@ def capture() -> None:
 @click.option(
     "--size", default="640x480", show_default=True, callback=_size, help="Of the images, for 'virtual' with --live."
 )
+@click.option("--target", metavar="sphere:30mm", help="For 'virtual': a ball of that radius, instead of a hand.")
+@click.option("--truth", is_flag=True, help="For 'virtual': keep its joints as labels, to measure on.")
 @click.option("--resume", is_flag=True, help="Append to a recording of the same rig.")
 @click.option("--locate", "find", is_flag=True, help="Find the hand right afterwards.")
 @seed_option
@@ -55,6 +57,8 @@ def capture_record(
     seconds: float | None,
     frames: int | None,
     live: bool,
+    target: str | None,
+    truth: bool,
     resume: bool,
     find: bool,
     overwrite: bool,
@@ -69,23 +73,44 @@ def capture_record(
         raise click.UsageError("give either --resume, which appends to what is there, or --overwrite")
     if live and source != ("virtual",):
         raise click.UsageError("--live goes with 'virtual'; cameras are live by themselves")
+    if target and (live or find or source != ("virtual",)):
+        raise click.UsageError("--target goes with 'virtual', without --live; there is no hand to --locate")
+    if truth and (live or target or resume or source != ("virtual",)):
+        raise click.UsageError("--truth goes with a new recording of 'virtual', without --live and --target")
     if live or source == ("realsense",):
         _record_live(source[0], out, seconds, frames, resume=resume, overwrite=overwrite, **given)
     else:
         if seconds is not None:
             raise click.UsageError("--seconds goes with cameras; of files and of 'virtual' --frames limits the sets")
         rig, views, seed = given["rig"], given["views"], given["seed"]
+        ball_mm = _ball_mm(target)
         with (
-            open_source(source, rig=rig, frames=frames or 300, views=views, seed=seed) as images,
+            open_source(source, rig=rig, frames=frames or 300, views=views, seed=seed, ball_mm=ball_mm) as images,
             progress("Recording") as report,
         ):
-            recording = record(images, out, overwrite=overwrite, resume=resume, max_sets=frames, progress=report)
+            recording = record(
+                images, out, overwrite=overwrite, resume=resume, keep_truth=truth, max_sets=frames, progress=report
+            )
         click.echo(f"{out}: {recording.n_frames} sets of {recording.n_views} cameras")
     if find:
         _locate(out, overwrite=resume)
+    elif target:
+        print_next(f"handloom capture calibrate {out} --target {target} --out rig.toml --report rig.html")
     else:
         crops = (out / "crops").exists()
         print_next(f"handloom capture locate {out}{' --overwrite' if crops else ''}")
+
+
+def _ball_mm(target: str | None) -> float | None:
+    """Radius of the ball that `--target` names."""
+    if target is None:
+        return None
+    from .capture.targets import SphereTarget, parse_target
+
+    shown = parse_target(target)
+    if not isinstance(shown, SphereTarget):
+        raise click.UsageError("the virtual rig shows a ball only, --target sphere:30mm")
+    return shown.radius_mm
 
 
 def _record_live(

@@ -12,7 +12,13 @@ from .source import DepthSource
 
 
 def open_source(
-    names: Sequence[str], *, rig: Path | None = None, frames: int = 300, views: int = 3, seed: int = 0
+    names: Sequence[str],
+    *,
+    rig: Path | None = None,
+    frames: int = 300,
+    views: int = 3,
+    seed: int = 0,
+    ball_mm: float | None = None,
 ) -> DepthSource:
     """The source of that name that waits until it is read on; see `open_live` for those that do not.
 
@@ -22,6 +28,7 @@ def open_source(
         frames: sets the virtual rig gives.
         views: cameras of the virtual rig where no `rig` is given.
         seed: of the virtual rig.
+        ball_mm: radius of a ball that the virtual rig shows instead of a hand.
 
     Raises:
         HandloomError: nothing of that name can be opened.
@@ -29,7 +36,8 @@ def open_source(
     if list(names) == ["virtual"]:
         from .virtual import virtual_rig
 
-        return virtual_rig(frames=frames, views=views, rig=read_rig(rig) if rig else None, seed=seed)
+        cameras = read_rig(rig) if rig else None
+        return virtual_rig(frames=frames, views=views, rig=cameras, seed=seed, ball_mm=ball_mm)
     if "virtual" in names:
         raise HandloomError("'virtual' is a source of its own", fix="name it alone")
     paths = [Path(name) for name in names]

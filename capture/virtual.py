@@ -40,6 +40,7 @@ from ..synth.rotation import rotation_vector
 from ..synth.scene import in_camera, render_frame
 from ..synth.sensor import Sensor, StructuredLight, describe, parse_sensor
 from ..synth.subject_sizes import sample_shape
+from ..synth.target import ball_path, held_ball
 from .sdk import load_sdk
 from .software import SoftwareCamera
 from .source import Image, Moment
@@ -101,6 +102,8 @@ class VirtualConfig(BaseModel):
     test_share: float = Field(0.0, ge=0, lt=1)
     """Share of the sequences, at the end, that are marked `test`."""
     hand: Literal["right", "left"] = "right"
+    ball_mm: float | None = Field(None, ge=5, le=300)
+    """Show a ball of this radius on a stick, to calibrate with, instead of a hand."""
     motion: Motion = Motion()
     sensor: Sensor | None = StructuredLight()
     """One of the three models; from plain values by their key `model`."""
@@ -121,9 +124,9 @@ class VirtualConfig(BaseModel):
         return parse_sensor(value) if isinstance(value, Mapping) else value
 
 
-def virtual_rig(*, frames: int, views: int, rig: Rig | None, seed: int) -> VirtualRig:
+def virtual_rig(*, frames: int, views: int, rig: Rig | None, seed: int, ball_mm: float | None = None) -> VirtualRig:
     """The session that the command line offers: one person before an arc of cameras, or before `rig`."""
-    return VirtualRig(VirtualConfig(frames=frames, seed=seed), rig=rig or ring_rig(views))
+    return VirtualRig(VirtualConfig(frames=frames, seed=seed, ball_mm=ball_mm), rig=rig or ring_rig(views))
 
 
 def arc(views: int, size: tuple[int, int]) -> Rig:
@@ -195,8 +198,10 @@ class VirtualRig:
         """The truth of the set that an image belongs to."""
         k = frame_number - 1
         sequence, within = divmod(k, self.config.sequence_frames)
-        pose, root = self._trajectory(sequence)
         subject = sequence % self.config.subjects
+        if self.config.ball_mm is not None:
+            return Moment(subject, sequence, _split(self.config, sequence), {})
+        pose, root = self._trajectory(sequence)
         shape = self._shapes[subject]
         posed = pose_hand(self._hand, pose[within : within + 1], root[within : within + 1], shape[None])
         labels = {
@@ -289,6 +294,10 @@ class VirtualRig:
     def _meshes(self) -> Iterator[Mesh]:
         """What moves, set by set."""
         config, hand = self.config, self._hand
+        if config.ball_mm is not None:
+            axes = axes_of(self._rig)
+            yield from (held_ball(center, config.ball_mm, axes) for center in ball_path(config.frames, axes))
+            return
         stump = Stump(hand)
         goal = shoulder(axes_of(self._rig), config.hand)
         for sequence in range(-(-config.frames // config.sequence_frames)):

@@ -9,40 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.stores.camera import Camera, Rig
-from handloom.synth.props import Mesh, cylinder, joined, tube
+from handloom.synth.props import Mesh
 from handloom.synth.render import open_renderer
-from handloom.synth.room import room
+from handloom.synth.room import Axes, room
 from handloom.synth.scene import in_camera
+from handloom.synth.target import ball_path, held_ball, smooth_ball
+
+__all__ = ["RADIUS_MM", "errors", "held", "hidden", "images_of", "path_of", "smooth_ball"]
 
 F64 = NDArray[np.float64]
 RADIUS_MM = 30.0
-HOLD = np.array([0.3, 1.0, 0.4]) / np.linalg.norm([0.3, 1.0, 0.4])
-
-
-def smooth_ball(center: F64, radius_mm: float) -> Mesh:
-    """Rings of 48, on average as large as the ball: flat faces of a coarse one would be a bias of their own."""
-    angle = np.linspace(-np.pi / 2 + 0.02, np.pi / 2 - 0.02, 48)
-    # A chord over an angle a lies r a² / 24 inside its arc, on average; so it is across, along the rings and down.
-    radius_mm = radius_mm * (1 + (2 * np.pi / 48) ** 2 / 24 + (np.pi / 48) ** 2 / 24)
-    path = center + radius_mm * np.sin(angle)[:, None] * np.array([0.0, 1.0, 0.0])
-    return tube(path, radius_mm * np.cos(angle), sides=48)
+AXES = Axes(np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0]), has_front=True)
 
 
 def held(center: F64, *, radius_mm: float = RADIUS_MM) -> Mesh:
-    """Ball, stick, fist and forearm."""
-    fist = center + 190 * HOLD
-    stick = cylinder(center + (radius_mm + 60) * HOLD, 62 * HOLD, 5.0)
-    return joined(
-        [smooth_ball(center, radius_mm), stick, smooth_ball(fist, 42.0), cylinder(fist + 180 * HOLD, 150 * HOLD, 38.0)]
-    )
+    """Ball, stick, fist and forearm before cameras that look along z."""
+    return held_ball(center, radius_mm, AXES)
 
 
 def path_of(count: int) -> F64:
     """(n, 3) mm: through the whole volume, not about its middle."""
-    s = np.linspace(0, 1, count)[:, None]
-    turns, phase = np.array([3.1, 2.3, 1.7]), np.array([0.1, 0.4, 0.7])
-    out: F64 = np.array([110.0, 90.0, 110.0]) * np.sin(2 * np.pi * (turns * s + phase))
-    return out
+    return ball_path(count, AXES)
 
 
 def images_of(

@@ -48,6 +48,10 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
         (("virtual", "--seconds", 3, *out), "--seconds goes with cameras"),
         (("realsense", "--live", *out), "--live goes with 'virtual'"),
         (("virtual", "--resume", "--overwrite", *out), "either --resume"),
+        (("virtual", "--live", "--target", "sphere:30mm", *out), "--target goes with 'virtual', without --live"),
+        (("virtual", "--target", "charuco:7x5,square=30mm,marker=22mm,dict=4X4_50", *out), "shows a ball only"),
+        (("virtual", "--target", "sphere:30cm", *out), "'sphere:30cm' is no target"),
+        (("virtual", "--truth", "--resume", *out), "--truth goes with a new recording"),
     ):
         done = run(*words)
         assert done.exit_code == 2
@@ -63,3 +67,18 @@ def test_no_camera_is_plugged_in(tmp_path: Path) -> None:
         "  why:   the SDK finds none\n"
         "  fix:   check cable and USB port; on Linux also the udev rules; 'handloom doctor' says more\n"
     )
+
+
+def test_a_ball_and_a_hand_with_its_truth(tmp_path: Path) -> None:
+    ball, hand = tmp_path / "ball.zarr", tmp_path / "hand.zarr"
+    done = run("virtual", "--views", 2, "--frames", 3, "--target", "sphere:25mm", "--out", ball)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (
+        f"{ball}: 3 sets of 2 cameras\n"
+        f"next: handloom capture calibrate {ball} --target sphere:25mm --out rig.toml --report rig.html\n"
+    )
+    assert open_recording(ball).labels is None
+    assert run("virtual", "--views", 2, "--frames", 3, "--truth", "--out", hand).exit_code == 0
+    labels = open_recording(hand).labels
+    assert labels is not None
+    assert labels.read("joints").shape == (3, 26, 3)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from handloom.capture.calibrate import calibrate
 from handloom.capture.record import record
+from handloom.capture.targets import SphereTarget
 from handloom.capture.virtual import KEPT_SEQUENCES, Motion, VirtualConfig, VirtualRig
 from handloom.stores.camera import Rig, project
 from handloom.stores.errors import HandloomError
@@ -15,6 +17,8 @@ from handloom.synth.props import SIDES, tube
 from handloom.synth.rigs import ring_rig
 from handloom.synth.room import axes_of, room
 from handloom.synth.sensor import ActiveStereo, Sensor, TimeOfFlight, describe
+
+from ball_scenes import errors
 
 RIG = ring_rig(2, width=96, height=72, focal_px=72.0)
 QUIET = VirtualConfig(frames=10, sequence_frames=5, transport="direct", jobs=1, seed=7)
@@ -188,3 +192,17 @@ def test_the_rig_looks_through_any_sensor_and_says_which(sensor: Sensor) -> None
     both = (noisy > 0) & (clean > 0)
     assert both.sum() > 0.5 * (clean > 0).sum() > 500
     assert 0 < np.median(np.abs(noisy[both].astype(float) - clean[both])) < 5
+
+
+def test_a_ball_instead_of_a_hand_calibrates_the_rig_within_what_is_promised(tmp_path: Path) -> None:
+    config = QUIET.model_copy(update={"frames": 24, "ball_mm": 30.0})
+    rig = ring_rig(2, width=160, height=120, focal_px=120.0)
+    with VirtualRig(config, rig=rig) as source:
+        recording = record(source, tmp_path / "ball.zarr")
+    assert recording.labels is None
+    fit = calibrate(tmp_path / "ball.zarr", SphereTarget(30.0))
+    ((angle_deg, _),) = errors(fit.rig, rig)
+    found, true = (r.cameras[1].to_camera(r.cameras[0].to_rig(np.array([0.0, 0.0, 500.0]))) for r in (fit.rig, rig))
+    assert angle_deg < 2 * fit.cameras[1].within_deg
+    assert np.linalg.norm(found - true) < 2 * fit.cameras[1].within_mm
+    assert fit.cameras[1].within_mm < 3
