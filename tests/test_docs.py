@@ -55,11 +55,11 @@ def unknown_part(line: str) -> str | None:
     """The first word of a command that is no command, or an option that it does not have."""
     command: click.Command = main
     words = shlex.split(line.split(" #")[0].split(" | ")[0], posix=True)
-    while isinstance(command, click.Group) and words and not words[0].startswith(("-", "…")):
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         word = words.pop(0)
         if "|" in word:  # one of several
             return next((each for each in word.split("|") if each not in command.commands), None)
-        if word.isupper():  # stands for any
+        if word.isupper() or word == "…":  # stands for any
             return None
         if word not in command.commands:
             return word
