@@ -14,8 +14,10 @@ from .options import (
     FOLDER,
     RECORDING,
     RUN,
+    json_option,
     layout_option,
     overwrite_option,
+    print_json,
     print_next,
     seed_option,
     set_option,
@@ -148,8 +150,8 @@ def _train(
     from .learn.train import train as run_training
 
     named = {name: value for name, value in given.items() if value is not None}
-    if str(named.get("labels", "")).isdigit():
-        named["labels"] = int(named["labels"])
+    if "labels" in named:
+        named["labels"] = _labels(named["labels"])
     config = config_of(method, config_file, named, overrides)
     with progress("Training", quiet=not launched().ranks.first) as report:
         result = run_training(
@@ -177,6 +179,65 @@ def _train(
     if result.metrics.get("gan/collapsed"):
         click.echo(f"  the generator has collapsed: its maps hardly differ from each other; see {run_dir}/samples")
     print_next(f"handloom eval model {run_dir} --on R.zarr", f"handloom export {run_dir} --out model.onnx")
+
+
+@train.command("recommend")
+@click.option("--synth", type=RECORDING, multiple=True, help="Synthetic recordings, twins among them.")
+@click.option("--real", type=RECORDING, multiple=True, help="Captures; several of one rig are merged first.")
+@click.option("--val", type=RECORDING, help="Labelled recording to watch.")
+@click.option("--labels", help="How many labelled real frames to use (50 or 5%), or a file; else all there are.")
+@click.option("--method", type=click.Choice(["murauer", "crossing"]), help="This one, whatever there is.")
+@click.option(
+    "--hours", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="It may take so long."
+)
+@click.option("--timing/--no-timing", default=True, show_default=True, help="Time a few steps here: seconds.")
+@click.option("--machine", metavar="cores=16,memory=64,gpu=80", help="Another machine than this, memory in GiB.")
+@click.option("--out", type=FILE, help="The file to write (.yaml); without it it is printed.")
+@seed_option
+@json_option
+@overwrite_option
+def train_recommend(
+    synth: tuple[Path, ...],
+    real: tuple[Path, ...],
+    labels: str | None,
+    timing: bool,
+    machine: str | None,
+    out: Path | None,
+    as_json: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Look at recordings and at this machine, and write a configuration that says why.
+
+    It reads what the recordings hold and times a few steps here; `handloom train ... --config FILE` takes the result.
+    """
+    from .learn import recommend as look
+    from .learn.recommend_sets import Given
+    from .stores.errors import HandloomError
+
+    if not synth and not real:
+        raise click.UsageError("give recordings: --synth, --real, or both")
+    if out is not None and out.exists() and not overwrite:
+        raise HandloomError("The output exists already", where=str(out), fix="add --overwrite, or another --out")
+    asked = Given(synth=synth, real=real, labels=_labels(labels), **given)
+    found = look.recommend(asked, look.here(timing=timing) if machine is None else look.elsewhere(machine))
+    file = out or Path("config.yaml")
+    text = found.yaml(file)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    if as_json:
+        print_json(found.to_dict(file))
+    elif out is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo("\n".join(found.lines(out)))
+        for i, command in enumerate([*found.first, found.command(out)]):
+            click.echo(f"{'then' if i else 'next'}: {command}")
+
+
+def _labels(text: str | None) -> Any:
+    """As a configuration has them."""
+    return int(text) if text is not None and text.isdigit() else text
 
 
 @click.command()

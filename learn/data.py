@@ -104,9 +104,9 @@ def load_training_data(
             fix="leave --hold-out away, or take an arm that learns from --real",
         )
 
-    seen = _load_training_rows(captured, images=False, hold_out=config.hold_out) if captured else None
+    seen = load_training_rows(captured, images=False, hold_out=config.hold_out) if captured else None
     chosen = (
-        _choose_labels(config, seen, captured) if seen is not None and captured is not None else np.zeros(0, np.int64)
+        choose_labels(config, seen, captured) if seen is not None and captured is not None else np.zeros(0, np.int64)
     )
     if captured is not None and needs.labels and not len(chosen):
         raise no_labels(config, captured)
@@ -161,11 +161,11 @@ def _assemble(config: TrainConfig, plan: _Plan, device: torch.device, *, images:
             device=device,
         )
 
-    kept = [_load_training_rows(r, images=images and plan.pooling is None) for r in plan.plain]
+    kept = [load_training_rows(r, images=images and plan.pooling is None) for r in plan.plain]
     synth_bank = bank(kept, real=False) if plan.plain else None
     real_bank, missed, unsure, unlabelled = None, 0, 0, np.zeros(0, np.int64)
     if captured is not None:
-        data = _load_training_rows(captured, images=images, hold_out=config.hold_out)
+        data = load_training_rows(captured, images=images, hold_out=config.hold_out)
         data, unsure = _without_unsure_centers(data, captured, config.min_center_score, kept=chosen)
         count = len(data)
         real_bank = bank([data], real=True, labelled=np.isin(np.arange(count), chosen))
@@ -209,7 +209,7 @@ def _pooling(config: TrainConfig, plain: Sequence[Recording]) -> Pooling | None:
     """Through a pool, if the training frames' images take more than `memory_mb`; 'auto' is decided before a run."""
     if config.memory_mb is None or config.memory_mb == "auto" or not plain:
         return None
-    sources = tuple(Source(recording, _training_rows(recording)) for recording in plain)
+    sources = tuple(Source(recording, training_rows(recording)) for recording in plain)
     size = row_bytes(shared_columns(sources, ("crop",))) * sum(len(source.chosen) for source in sources)
     return Pooling(sources, config.memory_mb, config.seed) if size > config.memory_mb * 1e6 else None
 
@@ -239,12 +239,17 @@ def _twin_rows(
     return found
 
 
-def _load_training_rows(recording: Recording, *, images: bool = True, hold_out: int | None = None) -> Resident:
+def load_training_rows(recording: Recording, *, images: bool = True, hold_out: int | None = None) -> Resident:
     """Its training frames; validation and test frames and those of a held-out person are not even read."""
-    return load_resident(recording, rows=_training_rows(recording, hold_out), images=images)
+    return load_resident(recording, rows=training_rows(recording, hold_out), images=images)
 
 
-def _training_rows(recording: Recording, hold_out: int | None = None) -> NDArray[np.int64]:
+def training_rows(recording: Recording, hold_out: int | None = None) -> NDArray[np.int64]:
+    """Rows of the training split, without those of a held-out person.
+
+    Raises:
+        HandloomError: there are none, or the recording does not show that person.
+    """
     assert recording.frames is not None
     rows = np.flatnonzero(recording.frames.read("split") == TRAIN)
     if hold_out is not None:
@@ -299,7 +304,7 @@ def without_missed_hands(bank: Bank, layout: Layout, *, cube_mm: float) -> tuple
     return replace(bank, present=present), int(off.sum())
 
 
-def _choose_labels(config: TrainConfig, data: Resident, recording: Recording) -> NDArray[np.int64]:
+def choose_labels(config: TrainConfig, data: Resident, recording: Recording) -> NDArray[np.int64]:
     """Rows of the training frames whose labels may be seen, sorted."""
     available = np.zeros(0, np.int64)
     if data.joints is not None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..stores.errors import HandloomError
+from ..stores.machine import UNKNOWN_MEMORY, memory
 from ..stores.order import Order, group_rows
 from ..stores.pool import ShardPool, Source, row_bytes, shared_columns, units_of
 from ..stores.recording import open_recording
@@ -113,17 +114,23 @@ def with_memory(config: TrainConfig, synth: Sequence[Path], device: torch.device
         size += crops.committed * row_bytes([crops.columns["crop"]]) if crops is not None else 0
     there = free_bytes() / processes
     room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else there
-    fits = size <= RESIDENT_SHARE * min(room, there)
-    return config.model_copy(update={"memory_mb": None if fits else int(POOL_SHARE * there / 1e6)})
+    return config.model_copy(update={"memory_mb": memory_mb_for(size, free=there, room=room)})
+
+
+def memory_mb_for(size_bytes: int, *, free: float, room: float) -> int | None:
+    """What 'auto' comes to: None where images of this size stay in memory, else MB for a pool.
+
+    Args:
+        size_bytes: of the decoded images.
+        free: bytes of memory that one process may take.
+        room: bytes free where resident images would lie, on a GPU maybe.
+    """
+    return None if size_bytes <= RESIDENT_SHARE * min(room, free) else int(POOL_SHARE * free / 1e6)
 
 
 def free_bytes() -> int:
     """Memory that can be had without swapping; where the system does not say, 4 GB are taken for it."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return 4 * 10**9
+    return memory()[1] or UNKNOWN_MEMORY
 
 
 def refuse_pool(pooling: Pooling | None, *, what: str) -> None:

@@ -127,6 +127,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train --real": ("train", "murauer", "--real", "PATH", "--synth", "RECORDING", "--run", "OUT"),
     "train --synth": ("train", "murauer", "--arm", "synthetic-only", "--synth", "PATH", "--run", "OUT"),
     "train --config": ("train", "murauer", "--config", "PATH", "--synth", "RECORDING", "--run", "OUT"),
+    "train recommend --synth": ("train", "recommend", "--synth", "PATH", "--out", "OUT"),
+    "train recommend --real": ("train", "recommend", "--real", "PATH", "--out", "OUT"),
     "eval results": ("eval", "results", "PATH", "--truth", "PATH", "--dataset", "nyu"),
     "eval results --truth": ("eval", "results", "NUMBERS", "--truth", "PATH", "--dataset", "nyu"),
     "eval model": ("eval", "model", "PATH", "--on", "RECORDING"),
