@@ -3,9 +3,10 @@
     python benchmarks/hand_check.py RUN --on R.zarr [--split val] [--images 300] [--subject N]
 
 RUN is one of Crossing Nets with a generator, R.zarr a labelled recording with full frames whose frames it was not
-trained on (a virtual capture: its truth says where no hand is). Around every hand four things are cut that a hand
-finder may take for one: the scene at another place, the forearm behind the wrist, nothing at all, and the hand's own
-pixels in another order. Flagged is what lies above the threshold that the run keeps.
+trained on (a virtual capture: its truth says where no hand is). Around every hand that was found four things are cut
+that a hand finder may take for one: the scene at another place, the forearm behind the wrist, nothing at all, and the
+hand's own pixels in another order. A centre that lies 40 mm or more beside the palm is no hand's: `missed`. Flagged is
+what lies above the threshold that the run keeps.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+MISSED_MM = 40.0
+"""So far beside the palm a stored centre is a mistake of the hand finder."""
 FAR_MM = 250.0
 """A place of the scene is at least so far from the palm."""
 ARM_MM = 200.0
@@ -40,16 +43,20 @@ def crops_of(model, recording, split: str, images: int, subject: int | None, see
     points = model.layout.points
     palm, wrist = model.layout.palm, points.index("wrist")
     size = {"input_px": model.input_px, "cube_mm": model.cube_mm}
-    made: dict[str, list[np.ndarray]] = {name: [] for name in ("hand", "scene", "forearm", "empty", "shuffled")}
+    names = ("hand", "missed", "scene", "forearm", "empty", "shuffled")
+    made: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for row in rows.tolist():
         for _, view in recording_views(recording, row, row + 1):
             if view.center_mm is None:
                 continue
             hand = cut(view, view.center_mm, **size)
+            there = view.camera.to_camera(joints[row])
+            if np.linalg.norm(view.center_mm - there[palm]) >= MISSED_MM:
+                made["missed"].append(hand)
+                continue
             made["hand"].append(hand)
             made["empty"].append(np.ones_like(hand))
             made["shuffled"].append(rng.permutation(hand.reshape(-1)).reshape(hand.shape))
-            there = view.camera.to_camera(joints[row])
             away = there[wrist] - there[palm]
             made["forearm"].append(cut(view, there[palm] + away * (ARM_MM / np.linalg.norm(away)), **size))
             v, u = np.nonzero(view.depth)

@@ -4,15 +4,19 @@ Where the paper's text cannot be meant as it stands, this is what is computed, a
 
 - Eq. 6 and algorithm 1, line 14 write max(., tau) and call it a *clipped* error: it is the squared error of
   each pixel, at most tau = 1 (`reconstruction`).
-- Eq. 9 to 11 sum Euclidean norms of columns and divide by N. Here every term is a mean over samples **and**
-  dimensions, so that equal weights mean the same at any input size.
+- Eq. 9 to 11 sum Euclidean norms of columns and divide by N; algorithm 1, lines 14 and 15 do not even divide. Here
+  every term is a mean over samples **and** dimensions, so that equal weights mean the same at any input size.
 - Eq. 10 takes a norm of logarithms: plain binary cross entropy (`says_real`, `says_generated`). Its sign in
   eq. 7 and 8 is reversed, algorithm 1 is right: the discriminator lowers its cross entropy.
 - The generator's side of it is feature matching (section 3.2, Salimans et al. 2016), in the mean L1 form
-  (`feature_matching`); the non-saturating loss `says_real` of generated images is the option.
+  (`feature_matching`), of what the last convolution's normalisation and leaky ReLU leave; the non-saturating loss
+  `says_real` of generated images is the option.
 - Eq. 9's smo(a, b) is phi(a) - phi(b) (figure 2, Siamese).
 - "z_y = Ali(z_x)" is the wrong way round: a pose's latent becomes the depth GAN's (`crossing_nets.Alignment`).
 - Algorithm 1, line 9 encodes images; Enc takes poses (`crossing.Learner._shared`).
+- "Gaussian noise with 0.05 standard deviation" behind Enc is that of epsilon in z = mean + sigma epsilon, in the
+  VAE's own stage too (`crossing_nets.CrossingNets.shared`).
+- What else algorithm 1 leaves open, the order of its two updates and its unused split, stands in `crossing_updates`.
 - Noise of stage 4 is drawn as convex combinations of labelled latents (section 4.4, `convex_combinations`),
   not from the prior (algorithm 1, line 7), which is the option.
 

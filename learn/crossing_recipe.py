@@ -38,7 +38,9 @@ class Arm:
     unlabelled: bool = True
     """The remaining captured frames are the unlabelled set."""
     smo: bool = True
+    """The smoothness task is played: its loss is part of L_D and L_G (section 5.2)."""
     gan: bool = True
+    """Likewise the GAN task of joint training; the depth GAN of stage 2 is trained without it as well."""
     pose_only: bool = False
     """`pos` alone: neither generator nor the other two tasks."""
     pretrained: bool = True
@@ -113,7 +115,8 @@ class CrossingConfig(TrainConfig):
     generator_loss: Literal["feature-matching", "non-saturating"] = "feature-matching"
     r1: float = Field(default=0.0, ge=0)
     """Weight of the discriminator's squared slope at captured images, |dD/dx|^2 / 2 in the mean (R1; Mescheder et
-    al. 2018); 0, the paper's: none."""
+    al. 2018); 0, the paper's: none. Not spectral normalisation: batch normalisation follows each convolution of the
+    discriminator and would divide out again whatever the weights are divided by."""
     generator_rate: float = Field(default=1.0, gt=0)
     """Learning rate of {Ali, Gen} in the two games over the discriminator's; below 1 it follows a discriminator that
     has had time to answer (two time scales, Heusel et al. 2017)."""

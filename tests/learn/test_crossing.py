@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from handloom.learn import crossing
 from handloom.learn import crossing_losses as losses
 from handloom.learn.crossing_batches import Pool, Source, whole
-from handloom.learn.crossing_nets import POSE_UNIT_MM, CrossingNets
+from handloom.learn.crossing_nets import POSE_UNIT_MM, CrossingNets, Layer
 from handloom.learn.crossing_recipe import ARMS, CrossingConfig
 from handloom.learn.train import Learner
 from handloom.stores.errors import HandloomError
@@ -100,6 +100,56 @@ def test_each_stage_trains_its_networks_and_no_other(arm: str, toy_data: MakeDat
         no_gan = {"gan"} if stage == "joint" and not ARMS[arm].gan else set()
         assert changed(before, run.nets) == TRAINED[stage] - left_out - no_gan
     assert index == run.total_steps
+
+
+@pytest.mark.parametrize(
+    ("stage", "arm", "followed"),
+    [
+        ("gan", "full", {"trunk", "gan", "gen"}),
+        ("align", "full", {"trunk", "pos", "smo", "ali", "gen"}),
+        ("joint", "full", {"trunk", "gan", "pos", "smo", "ali", "gen"}),
+        ("joint", "paper", {"trunk", "gan", "pos", "smo", "ali", "gen"}),
+        ("joint", "scratch", {"trunk", "pos"}),
+    ],
+)
+def test_running_statistics_follow_each_stage_s_captured_images_and_no_generated_one(
+    stage: str, arm: str, followed: set[str], toy_data: MakeData
+) -> None:
+    lengths = dict.fromkeys(("vae_steps", "gan_steps", "align_steps", "joint_steps"), 0) | {f"{stage}_steps": 1}
+    run = learner(tiny(arm, **lengths), toy_data)
+    images = {"gan": [run.seen], "align": [run.labelled], "joint": [run.labelled, run.unlabelled]}[stage]
+    captured = torch.cat([pool.images(0) for pool in images if pool.batch])
+    before = {name: buffer.clone() for name, buffer in run.nets.named_buffers()}
+    layer = run.nets.trunk.layers[0]
+    assert isinstance(layer, Layer)
+    mean = 0.9 * layer.norm.mean + 0.1 * layer.inner(captured).detach().mean(dim=(0, 2, 3))
+    run.step(0, log=False)
+    moved = {name.split(".")[0] for name, now in run.nets.named_buffers() if not torch.equal(now, before[name])}
+    assert moved == followed
+    torch.testing.assert_close(layer.norm.mean, mean)
+
+
+def test_rates_fall_at_the_end_of_the_vae_and_of_the_run_alone(toy_data: MakeData) -> None:
+    lengths = {"vae_steps": 4, "gan_steps": 2, "align_steps": 2, "joint_steps": 4}
+    rates = {"vae_rate": 1e-3, "gan_rate": 2e-3, "align_rate": 3e-3, "joint_rate": 4e-3}
+    run = learner(tiny(cooldown=0.5, **lengths, **rates), toy_data)
+    told = [float(run.step(index, log=False)["lr"]) * 1e3 for index in range(run.total_steps)]
+    assert told == pytest.approx([1, 1, 1, 0.5, 2, 2, 3, 3, 4, 4, 4, 2])
+
+
+def test_every_stage_has_the_betas_of_the_paper(toy_data: MakeData) -> None:
+    run = learner(tiny(), toy_data)
+    for stage in ("vae", "gan", "align", "joint", "pose"):
+        run.updates.enter(stage)  # type: ignore[arg-type]
+        for optimizer in run.updates.optimizers.values():
+            assert [group["betas"] for group in optimizer.param_groups] == [(0.5, 0.999)]
+
+
+def test_the_vae_starts_from_the_components_of_the_poses_it_will_see(toy_data: MakeData) -> None:
+    vae = learner(tiny(), toy_data).nets.vae
+    rows = vae.enter.weight.detach()
+    assert torch.allclose(rows.norm(dim=1), torch.ones(40), atol=1e-4), "as many poses as there are hidden units"
+    torch.testing.assert_close(rows @ rows.T, torch.eye(40), atol=1e-4, rtol=0)
 
 
 def test_the_learner_is_what_the_loop_takes(toy_data: MakeData) -> None:
@@ -238,6 +288,8 @@ def test_the_noise_of_training_is_that_of_the_spec(toy_data: MakeData) -> None:
     prior = learner(tiny(noise="prior"), toy_data)
     drawn = torch.cat([prior._labelled_batch(step)[3] for step in range(40)])
     assert float(drawn[:, :20].std()) == pytest.approx(1, abs=0.05)
+    _, _, z, z_r = prior._labelled_batch(3)
+    assert torch.equal(z_r[:, 20:], z[:, 20:]), "the prior says nothing about the palm"
     assert z_r.shape == drawn[:8].shape
 
 

@@ -12,11 +12,14 @@ import torch
 from click.testing import CliRunner
 
 from handloom.cli import main
+from handloom.learn import crossing
 from handloom.learn.crossing_check import check_hands, described, reconstruction_distance
 from handloom.learn.model import PoseModel, load_model, read_checkpoint, write_checkpoint
 from handloom.learn.train import preset, train
 from handloom.stores.errors import HandloomError
 from handloom.stores.recording import open_recording
+
+from tiny_crossing import MakeData, tiny
 
 TINY = {
     "input_px": 32, "channels": 4, "batch": 8, "gan_batch": 6, "vae_batch": 16, "labels": 5,
@@ -87,6 +90,14 @@ def test_a_run_measures_them_at_its_end_alone(run: Path, tmp_path: Path, recordi
         check_hands(load_model(tmp_path / "cut"), open_recording(recordings.real))
     train(config, resume=True, **given)
     assert read_checkpoint(tmp_path / "cut")["description"]["hand_check"] == kept
+
+
+def test_training_images_are_looked_at_around_their_centres_however_training_moves_them(toy_data: MakeData) -> None:
+    data = toy_data(8)
+    assert data.real is not None
+    far = replace(data, real=replace(data.real, offset_mm=torch.full_like(data.real.offset_mm, 200.0)))
+    kept, moved = (crossing.Learner(tiny(), given)._known_hands() for given in (data, far))
+    assert kept == moved
 
 
 def test_what_lies_above_the_threshold_is_flagged(half: tuple[Path, float], recordings: Any) -> None:

@@ -73,6 +73,19 @@ def test_every_log_line_of_a_stage_tells_how_its_game_stands(toy_data: MakeData)
     assert not [name for index in range(7) for name in quiet.step(index, log=False) if name.startswith("gan/")]
 
 
+@pytest.mark.parametrize("arm", ["full", "synthetic-only"])
+def test_the_shared_space_is_judged_on_captured_frames_where_there_are_any(arm: str, toy_data: MakeData) -> None:
+    run = learner(tiny(arm, vae_steps=0, gan_steps=0, align_steps=0, joint_steps=1), toy_data)
+    synthetic = [part.size for part in run.labelled.parts if part.bank is run.data.synth]
+    images = run.labelled.images(0)
+    if arm == "full":
+        assert synthetic == [4]
+        images = torch.cat([images[4:], run.unlabelled.images(0)])
+    said = run.step(0, log=True)["space/reconstruction"]
+    _, generated = crossing_health.through_the_space(run.nets, images)
+    torch.testing.assert_close(said, losses.reconstruction(images, generated))
+
+
 def test_to_look_changes_nothing(toy_data: MakeData) -> None:
     def trained(log: bool) -> dict[str, Tensor]:
         run = learner(tiny(), toy_data)

@@ -72,6 +72,7 @@ def test_shapes_and_ranges(input_px: int, stages: int, joints: int) -> None:
     z = nets.shared(torch.randn(4, joints, 3))
     assert z.shape == (4, 23)
     assert nets.vae.enter.in_features == 3 * joints
+    assert nets.ali(10 * z).abs().max() <= 1
     depth = nets.depth_of(z)
     assert depth.shape == (4, 1, input_px, input_px)
     assert depth.abs().max() < 1
