@@ -94,12 +94,13 @@ def from_text(text: str | None) -> Confidence:
         raise ValueError(f"confidence: {error}") from error
 
 
-def fused_doubt(spread_mm: ArrayLike, fused: Fused) -> float:
-    """The doubt u of a fused pose, mm: of its views' movements (V,) and how far they lie from it."""
+def fused_doubt(spread_mm: ArrayLike, fused: Fused) -> NDArray[np.float64]:
+    """The doubt u (...) of fused poses, mm: of their views' movements (..., V) and how far they lie from them."""
     spread = np.nan_to_num(np.asarray(spread_mm, np.float64), nan=0.0)
-    if len(spread) == 1:
-        return float(spread[0])
-    return float(np.sqrt((SOFT_MM + spread.mean()) * (SOFT_MM + fused.disagreement_mm)) - SOFT_MM)
+    if spread.shape[-1] == 1:
+        return np.asarray(spread[..., 0])
+    apart = fused.joint_disagreement_mm.mean(axis=-1)
+    return np.asarray(np.sqrt((SOFT_MM + spread.mean(axis=-1)) * (SOFT_MM + apart)) - SOFT_MM)
 
 
 def calibrate(estimator: Estimator, recording: Recording, rows: Sequence[int]) -> Confidence:
@@ -159,7 +160,7 @@ def _fused(
 ) -> tuple[float, float]:
     """Doubt and error of the fused pose."""
     one = fuse(joints_mm, view(spread_mm))
-    return fused_doubt(spread_mm, one), float(_errors(one.joints_mm, truth_mm))
+    return float(fused_doubt(spread_mm, one)), float(_errors(one.joints_mm, truth_mm))
 
 
 def _fit(measured: NDArray[np.float64], *, steps: int = 50) -> Curve:

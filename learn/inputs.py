@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..stores.camera import Camera, Rig
-from ..stores.crops import crop_k, normalise
 from ..stores.errors import HandloomError
+from .cuts import cut_all
 
 if TYPE_CHECKING:
     from ..stores.folder import PlainFolder
@@ -76,20 +76,9 @@ class DepthInput:
 
 def cut(view: DepthView, center_mm: ArrayLike, *, input_px: int, cube_mm: float) -> NDArray[np.float32]:
     """The network's input (P, P) in [-1, 1] around a centre (3,) mm; nearest pixel, +1 where no hand is."""
-    depth, k = view.depth, view.k
-    height, width = depth.shape
     center = np.asarray(center_mm, np.float64)
-    fx, fy, cx, cy = crop_k(center, k, crop_px=input_px, window_mm=cube_mm)
-    grid = np.arange(input_px)
-    # A 64 px input out of a stored crop falls between two pixels everywhere: were all ties rounded up, the
-    # hand would move by half a pixel, 1.2 mm. Rounded up and down in turns they leave it where it is.
-    half = 0.5 + 1e-3 * (-1.0) ** grid
-    columns = np.floor((grid - cx) / fx * k[0] + k[2] + half).astype(np.int64)
-    rows = np.floor((grid - cy) / fy * k[1] + k[3] + half).astype(np.int64)
-    found = depth.take(rows.clip(0, height - 1), axis=0).take(columns.clip(0, width - 1), axis=1)
-    found[(rows < 0) | (rows >= height)] = 0
-    found[:, (columns < 0) | (columns >= width)] = 0
-    return normalise(found * np.float32(view.unit_mm), center[2], cube_mm)
+    crop: NDArray[np.float32] = cut_all([view], center[None], input_px=input_px, cube_mm=cube_mm)[0, 0]
+    return crop
 
 
 def usable(center_mm: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 from ..stores.errors import HandloomError
 from ..stores.joints import LAYOUTS, Layout, layout_named
 from ..stores.pose_csv import FUSED
+from .cuts import compile_for
 from .inputs import DepthInput, DepthView, open_input, usable
 from .pose_writers import PoseRow, PoseWriter, format_of, pose_file
-from .predict import BATCH, Estimates, Model, Pose, converted_joints, estimates
-from .rig_pose import RigPose, rig_pose
+from .predict import BATCH, PASSES, Model, Pose, converted_joints, estimates
+from .rig_pose import RigPose, rig_poses
 from .smoothing import OneEuro
 from .tracking import PERIOD_NS, Counts, Tracker
+
+NOWHERE: Final = (0.0, 0.0, 0.0)
+"""Stands in where no hand is known; no centre is usable there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +199,18 @@ def layout_written(model: Model, joints: str | None) -> Layout:
 def located(model: Model, source: DepthInput, *, hand: str | None = None) -> Iterator[FramePose]:
     """Each frame by itself, around the centres that its images say."""
     mirrored = (hand or source.hand or model.hand) != model.hand
+    compile_for(source.images and source.images * PASSES)
     for views in _batches(source.views):
-        found = [v for v in views if v.center_mm is not None and usable(v.center_mm)]
-        read = estimates(
-            model, found, np.array([v.center_mm for v in found], np.float64).reshape(-1, 3), mirrored=mirrored
-        )
-        row = {id(view): i for i, view in enumerate(found)}
-        for shown in _frames(iter(views)):
-            mine = [view for view in shown if id(view) in row]
-            pose = rig_pose(model, mine, _some(read, [row[id(view)] for view in mine])) if mine else None
-            yield FramePose(shown[0].frame, _when(shown), shown, pose)
+        centers = np.array([NOWHERE if v.center_mm is None else v.center_mm for v in views], np.float64)
+        there = usable(centers)
+        frames = list(_frames(iter(views)))
+        seen = iter(there.tolist())
+        mine = [[view for view in shown if next(seen)] for shown in frames]
+        found = [views[i] for i in np.flatnonzero(there)]
+        read = estimates(model, found, centers[there], mirrored=mirrored)
+        poses = iter(rig_poses(model, [some for some in mine if some], read))
+        for shown, some in zip(frames, mine, strict=True):
+            yield FramePose(shown[0].frame, _when(shown), shown, next(poses) if some else None)
 
 
 def tracked(tracker: Tracker, source: DepthInput) -> Iterator[FramePose]:
@@ -289,10 +296,6 @@ def _batches(views: Iterator[DepthView]) -> Iterator[list[DepthView]]:
 def _when(shown: Sequence[DepthView]) -> int | None:
     """One time for the images of an instant: the earliest arrival."""
     return min((view.t_ns for view in shown if view.t_ns is not None), default=None)
-
-
-def _some(read: Estimates, rows: list[int]) -> Estimates:
-    return Estimates(read.joints_mm[rows], read.center_mm[rows], read.spread_mm[rows])
 
 
 def _draw(folder: Path, model: Model, view: DepthView, pose: Pose) -> None:

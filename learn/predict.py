@@ -26,7 +26,8 @@ from ..stores.camera import Camera
 from ..stores.errors import HandloomError
 from ..stores.joints import LAYOUTS, Layout, converted, layout_named
 from .confidence import Confidence, from_text
-from .inputs import DepthView, cut, single_image, usable
+from .cuts import cut_all
+from .inputs import DepthView, single_image, usable
 from .model_file import checked_bytes
 
 FORMAT: Final = "handloom-model"
@@ -307,9 +308,7 @@ def estimates(
     joints = np.zeros((len(views), len(estimator.layout), 3), np.float32)
     spread = np.full(len(views), np.nan)
     for step in range(passes):
-        crops = np.empty((len(views), 1, side, side), np.float32)
-        for crop, view, center in zip(crops, views, centers, strict=True):
-            crop[0] = cut(view, center, input_px=side, cube_mm=cube)
+        crops = cut_all(views, centers, input_px=side, cube_mm=cube)
         relative = estimator.predict_crops(crops[..., ::-1].copy() if mirrored else crops)
         if mirrored:
             relative = relative * np.array([-1, 1, 1], np.float32)

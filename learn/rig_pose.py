@@ -53,27 +53,56 @@ def rig_pose(
         source: what led to them; what the images say if left out.
         score: likewise.
     """
-    trust = model.confidence.view(read.spread_mm)
-    in_rig = np.stack([v.camera.to_rig(j) for v, j in zip(views, read.joints_mm, strict=True)])
-    fused = fuse(in_rig, trust)
-    curve = model.confidence.view if len(views) == 1 else model.confidence.fused
-    poses = {
-        view.view: Pose(
-            joints_mm=read.joints_mm[i],
-            center_mm=read.center_mm[i],
-            center_source=source or view.center_source,
-            center_score=view.center_score if score is None else score,
-            spread_mm=float(read.spread_mm[i]),
-            confidence=float(trust[i]),
-            layout=model.layout,
+    return rig_poses(model, [views], read, source=source, score=score)[0]
+
+
+def rig_poses(
+    model: Model,
+    instants: Sequence[Sequence[DepthView]],
+    read: Estimates,
+    *,
+    source: str | None = None,
+    score: float | None = None,
+) -> list[RigPose]:
+    """As `rig_pose`, of several instants, each of one image at least; `read` has one image after the other."""
+    sure = model.confidence.view(read.spread_mm)
+    first = np.cumsum([0, *map(len, instants)]).tolist()
+    made: dict[int, RigPose] = {}
+    for count in set(map(len, instants)):
+        # Those of as many images are fused together: the arithmetic is little, the calls are what costs.
+        some = [n for n, views in enumerate(instants) if len(views) == count]
+        rows = np.array([first[n] for n in some])[:, None] + np.arange(count)
+        cameras = [[view.camera for view in instants[n]] for n in some]
+        in_rig = np.array(
+            [
+                [camera.to_rig(joints) for camera, joints in zip(*pair, strict=True)]
+                for pair in zip(cameras, read.joints_mm[rows], strict=True)
+            ]
         )
-        for i, view in enumerate(views)
-    }
-    return RigPose(
-        joints_mm=fused.joints_mm.astype(np.float32),
-        joint_disagreement_mm=fused.joint_disagreement_mm,
-        confidence=float(curve(fused_doubt(read.spread_mm, fused))),
-        score=float(np.mean([view.center_score for view in views])) if score is None else score,
-        source=source or views[0].center_source,
-        views=poses,
-    )
+        fused = fuse(in_rig, sure[rows])
+        curve = model.confidence.view if count == 1 else model.confidence.fused
+        together = curve(fused_doubt(read.spread_mm[rows], fused)).tolist()
+        joints = fused.joints_mm.astype(np.float32)
+        for i, n in enumerate(some):
+            views = instants[n]
+            poses = {
+                view.view: Pose(
+                    joints_mm=read.joints_mm[row],
+                    center_mm=read.center_mm[row],
+                    center_source=source or view.center_source,
+                    center_score=view.center_score if score is None else score,
+                    spread_mm=float(read.spread_mm[row]),
+                    confidence=float(sure[row]),
+                    layout=model.layout,
+                )
+                for row, view in enumerate(views, start=first[n])
+            }
+            made[n] = RigPose(
+                joints_mm=joints[i],
+                joint_disagreement_mm=fused.joint_disagreement_mm[i],
+                confidence=together[i],
+                score=sum(view.center_score for view in views) / count if score is None else score,
+                source=source or views[0].center_source,
+                views=poses,
+            )
+    return [made[n] for n in range(len(instants))]

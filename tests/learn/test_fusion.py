@@ -65,3 +65,14 @@ def test_a_fused_joint_lies_among_the_views_and_turns_with_the_rig(seed: int, vi
     assert (found <= joints.max(axis=0) + 1e-6).all()
     moved = np.array([7.0, -300, 9])
     assert fuse(joints + moved, trust).joints_mm == pytest.approx(found + moved, abs=1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 5])
+def test_many_instants_at_once_are_each_by_itself(views: int):
+    rng = np.random.default_rng(3)
+    joints, trust = rng.normal(0, 80, (7, views, 26, 3)), rng.random((7, views))
+    together = fuse(joints, trust)
+    for i in range(7):
+        alone = fuse(joints[i], trust[i])
+        np.testing.assert_array_equal(together.joints_mm[i], alone.joints_mm)
+        np.testing.assert_array_equal(together.joint_disagreement_mm[i], alone.joint_disagreement_mm)

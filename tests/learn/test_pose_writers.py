@@ -1,7 +1,9 @@
 """Poses as CSV, JSON lines and npz: the same numbers in each, in the order of whoever reads them."""
 
+import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +198,30 @@ def test_a_full_disk_takes_no_half_pose(tmp_path: Path, suffix: str):
         assert all(line.count(",") == 7 for line in lines)
     else:
         assert [json.loads(line)["frame"] for line in text.splitlines()] == [7, 7]
+
+
+@pytest.mark.parametrize("camera", ["a", "100%s", "front, left", 'the "good" one', "{frame}{sure}"])
+def test_csv_rows_are_those_of_the_csv_module(camera: str):
+    """Whole poses are formatted at once; names that need quotes, or look like a format, do no harm."""
+    file, plain = io.StringIO(), io.StringIO()
+    write, rows = csv_writer(file, LAYOUT), csv.writer(plain)
+    odd = JOINTS.copy()
+    odd[0] = [0.0, -0.0, -0.0004]
+    odd[1] = [0.0625, 1e9, np.nan]
+    for row in (replace(VIEW, camera=camera, joints_mm=odd), replace(FUSED, camera=camera)):
+        write(row)
+        for i, (name, point) in enumerate(zip(LAYOUT.points, row.joints_mm.tolist(), strict=True)):
+            apart = "" if row.disagreement_mm is None else f"{row.disagreement_mm[i]:.3f}"
+            rows.writerow((7, camera, name, *(f"{x:.3f}" for x in point), f"{row.confidence:.4f}", apart))
+    assert file.getvalue().split("\r\n", 1)[1] == plain.getvalue()
+
+
+def test_json_numbers_are_rounded_as_python_rounds():
+    file = io.StringIO()
+    write = json_lines(file, LAYOUT)
+    rng = np.random.default_rng(0)
+    ties = (rng.integers(-(2**17), 2**17, (26, 3)) / 16).astype(np.float32)
+    for joints in (ties, rng.normal(0, 300, (26, 3)).astype(np.float32)):
+        write(replace(VIEW, joints_mm=joints))
+        said = list(json.loads(file.getvalue().splitlines()[-1])["joints_mm"].values())
+        assert said == [[round(x, 3) for x in point] for point in joints.tolist()]
