@@ -10,14 +10,16 @@ import numpy as np
 from . import __version__
 from .bootstrap import Made
 from .learn.estimators import open_estimator
-from .learn.figures import DRAWN_MM, DRAWN_PX, Sample, read_curves, skeleton_sheet, training_chart
+from .learn.figures import read_curves, training_chart
 from .learn.inputs import cut, recording_views
-from .learn.pages import agreement_table, domain_sheet
+from .learn.pages import domain_sheet
 from .learn.predictions import predict_all
 from .learn.report import Block, Code, Facts, Report, Section, Text
+from .learn.report_tables import agreement_table
+from .learn.sheets import DRAWN_MM, DRAWN_PX, Sample, skeleton_sheet
 from .stores.camera import project
 from .stores.crops import crop_k
-from .stores.page import Picture
+from .stores.page import Drawing, Picture
 from .stores.recording import Recording, describe, open_recording
 
 SHOWN: Final = 8
@@ -32,13 +34,12 @@ INTRODUCTION: Final = (
 def write_report(made: Made, captured: Recording, path: Path) -> None:
     """Write the page of a finished bootstrap."""
     sections = [
-        Section("What this is", [Text(INTRODUCTION)]),
-        Section("The tracker", _score(made)),
         Section("Poses", [_poses(made, captured)]),
         Section(
             "What was captured, and what was rendered like it",
             [domain_sheet({"captured": captured, "rendered": open_recording(made.out / "synth.zarr")}, count=SHOWN)],
         ),
+        Section("The tracker", _score(made)),
         Section("Training", [_training(made)]),
         Section("What next", _next(made, captured)),
         Section("How it was made", [Facts(_facts(made, captured))]),
@@ -46,6 +47,7 @@ def write_report(made: Made, captured: Recording, path: Path) -> None:
     Report(
         f"A tracker from {made.recording.name}",
         sections,
+        introduction=INTRODUCTION,
         subtitle=f"{captured.n_frames} frames of {captured.n_views} cameras, no labels",
         made_by=f"handloom {__version__} bootstrap {made.recording} --seed {made.settings.seed}",
     ).write(path, overwrite=True)
@@ -64,7 +66,7 @@ def _score(made: Made) -> list[Block]:
     ]
 
 
-def _poses(made: Made, captured: Recording) -> Picture:
+def _poses(made: Made, captured: Recording) -> Drawing:
     """The tracker's poses on frames spread over the capture, camera after camera."""
     estimator = open_estimator(made.out / "model.onnx")
     rows = np.unique(np.linspace(0, captured.n_frames - 1, SHOWN).astype(int))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +13,78 @@ import click
 from .options import FILE, RECORDING, RUN, json_option, overwrite_option, print_json, print_next, seed_option
 
 if TYPE_CHECKING:
+    from .learn.compare import Difference
     from .learn.evaluate import Evaluation
+    from .stores.recording import Recording
 
 SPLITS = click.Choice(["train", "val", "test", "all"])
-center_option = click.option(
-    "--center", type=click.Choice(["truth", "located"]), default="located", show_default=True,
-    help="Crops around the true palm, or around the hand as it was found.",
-)  # fmt: skip
-split_option = click.option("--split", type=SPLITS, default="test", show_default=True, help="Which frames.")
-subject_option = click.option(
-    "--subject", "subjects", multiple=True, metavar="NAME",
-    help="These people only, of all splits unless --split is given; says whether the model has seen them.",
-)  # fmt: skip
-view_option = click.option("--view", "views", multiple=True, metavar="CAMERA", help="These cameras only.")
-report_option = click.option("--report", type=FILE, help="Also write a page: skeletons, curves, tables that sort.")
-dataset_option = click.option("--dataset", type=click.Choice(["nyu", "icvl", "msra"]))
 KINDS = click.Choice(["uvd", "xyz"])
+dataset_option = click.option("--dataset", type=click.Choice(["nyu", "icvl", "msra"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Which images of a recording are measured, and around what they are cropped."""
+
+    center: Any
+    split: str
+    subjects: tuple[str, ...]
+    views: tuple[str, ...]
+
+    def of(self, recording: Recording) -> dict[str, Any]:
+        """As arguments of `learn.evaluate`."""
+        known = list(recording.rig.names)
+        unknown = next((name for name in self.views if name not in known), None)
+        if unknown is not None:
+            raise click.BadParameter(f"there is no camera '{unknown}': {', '.join(known)}", param_hint="--view")
+        views = [known.index(name) for name in self.views] or None
+        return {"center": self.center, "split": self.split, "subjects": self.subjects, "views": views}
+
+
+def measuring(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that measures models on a recording; it gets `frames` and `report` among others."""
+
+    @click.option(
+        "--center",
+        type=click.Choice(["truth", "located"]),
+        default="located",
+        show_default=True,
+        help="Crops around the true palm, or around the hand as it was found.",
+    )
+    @click.option("--split", type=SPLITS, default="test", show_default=True, help="Which frames.")
+    @click.option(
+        "--subject",
+        "subjects",
+        multiple=True,
+        metavar="NAME",
+        help="These people only, of all splits unless --split is given; says whether the model has seen them.",
+    )
+    @click.option("--view", "views", multiple=True, metavar="CAMERA", help="These cameras only.")
+    @click.option("--report", type=FILE, help="Also write a page: skeletons, joints, curves, tables that sort.")
+    @overwrite_option
+    @seed_option
+    @json_option
+    @functools.wraps(command)
+    def measured(
+        center: str,
+        split: str,
+        subjects: tuple[str, ...],
+        views: tuple[str, ...],
+        report: Path | None,
+        overwrite: bool,
+        **rest: Any,
+    ) -> None:
+        if report is not None:
+            from .stores.page import refuse_taken
+
+            refuse_taken(report, overwrite=overwrite)
+        # A person is looked at on all of their frames unless a split is asked for.
+        ctx = click.get_current_context()
+        given = ctx.get_parameter_source("split") is not click.core.ParameterSource.DEFAULT
+        frames = Frames(center, split if given or not subjects else "all", subjects, views)
+        command(frames=frames, report=report, **rest)
+
+    return measured  # fmt: skip
 
 
 @click.group("eval")
@@ -37,47 +95,17 @@ def evaluate() -> None:
 @evaluate.command("model")
 @click.argument("run", type=RUN)
 @click.option("--on", "recording", type=RECORDING, required=True, help="Labelled recording.")
-@center_option
-@split_option
-@subject_option
-@view_option
-@report_option
-@overwrite_option
-@seed_option
-@json_option
-@click.pass_context
-def eval_model(
-    ctx: click.Context,
-    run: Path,
-    recording: Path,
-    center: Any,
-    split: str,
-    subjects: tuple[str, ...],
-    views: tuple[str, ...],
-    report: Path | None,
-    overwrite: bool,
-    seed: int,
-    as_json: bool,
-) -> None:
+@measuring
+def eval_model(run: Path, recording: Path, frames: Frames, report: Path | None, seed: int, as_json: bool) -> None:
     """Joint error of a run or an exported model on a labelled recording, with an interval."""
     from .learn.estimators import open_estimator
     from .learn.evaluate import evaluate_model
     from .learn.tables import breakdown
     from .stores.recording import open_recording
 
-    _refuse_taken(report, overwrite=overwrite)
     on = open_recording(recording)
-    found = evaluate_model(
-        open_estimator(run),
-        on,
-        name=str(run),
-        center=center,
-        split=_split(ctx, split, subjects),
-        subjects=subjects,
-        views=_numbers(on, views),
-        seed=seed,
-    )
-    _write_report(report, {found.name: found}, on, overwrite=overwrite)
+    found = evaluate_model(open_estimator(run), on, name=str(run), seed=seed, **frames.of(on))
+    _write_report(report, {found.name: found}, [], on)
     if as_json:
         print_json(found.to_dict())
         return
@@ -91,27 +119,14 @@ def eval_model(
 @click.option("--on", "recording", type=RECORDING, help="Labelled recording, for runs and exported models.")
 @click.option("--truth", type=FILE, help="Labels, for result files.")
 @dataset_option
-@center_option
-@split_option
-@subject_option
-@view_option
-@report_option
-@overwrite_option
-@seed_option
-@json_option
-@click.pass_context
+@measuring
 def eval_compare(
-    ctx: click.Context,
     models: tuple[Path, ...],
     recording: Path | None,
     truth: Path | None,
     dataset: str | None,
-    center: Any,
-    split: str,
-    subjects: tuple[str, ...],
-    views: tuple[str, ...],
+    frames: Frames,
     report: Path | None,
-    overwrite: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -129,7 +144,6 @@ def eval_compare(
         raise click.UsageError("--report draws on the depth of a recording: give --on R.zarr")
     from .learn.tables import compared_table
 
-    _refuse_taken(report, overwrite=overwrite)
     if recording is None:
         from .learn.result_files import dataset_named
         from .learn.results import compare_results
@@ -147,17 +161,10 @@ def eval_compare(
         from .stores.recording import open_recording
 
         on = open_recording(recording)
-        found = evaluate_models(
-            {str(path): open_estimator(path) for path in models},
-            on,
-            center=center,
-            split=_split(ctx, split, subjects),
-            subjects=subjects,
-            views=_numbers(on, views),
-            seed=seed,
-        )
+        estimators = {str(path): open_estimator(path) for path in models}
+        found = evaluate_models(estimators, on, seed=seed, **frames.of(on))
         differences = compare_evaluations(found, seed=seed)
-        _write_report(report, found, on, overwrite=overwrite)
+        _write_report(report, found, differences, on)
         said = [one.to_dict() for one in found.values()]
         first = next(iter(found.values()))
         lines = compared_table({name: one.metrics for name, one in found.items()}, first.title())
@@ -233,38 +240,14 @@ def eval_results(
         click.echo(f"note: {note}", err=True)
 
 
-def _refuse_taken(report: Path | None, *, overwrite: bool) -> None:
-    if report is not None:
-        from .stores.page import refuse_taken
-
-        refuse_taken(report, overwrite=overwrite)
-
-
-def _write_report(report: Path | None, found: Mapping[str, Evaluation], recording: Any, *, overwrite: bool) -> None:
-    """The page of what was measured."""
+def _write_report(
+    report: Path | None, found: Mapping[str, Evaluation], differences: Sequence[Difference], recording: Recording
+) -> None:
+    """The page of what was measured; that it may be written was seen to before."""
     if report is None:
         return
     from . import __version__
-    from .learn.pages import evaluation_sections
-    from .learn.report import Report, parts_sections
+    from .learn.pages import evaluation_report
 
-    sections = [*evaluation_sections(found, recording), *parts_sections({n: e.metrics for n, e in found.items()})]
-    title = "Error of a model" if len(found) == 1 else "Models on the same frames"
-    made_by = f"handloom {__version__} eval"
-    first = next(iter(found.values()))
-    Report(title, sections, subtitle=first.title(), made_by=made_by).write(report, overwrite=overwrite)
-
-
-def _split(ctx: click.Context, split: str, subjects: Sequence[str]) -> str:
-    """A person is looked at on all of their frames unless a split is asked for."""
-    given = ctx.get_parameter_source("split") is not click.core.ParameterSource.DEFAULT
-    return split if given or not subjects else "all"
-
-
-def _numbers(recording: Any, names: Sequence[str]) -> list[int] | None:
-    """The cameras of these names."""
-    known = list(recording.rig.names)
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None:
-        raise click.BadParameter(f"there is no camera '{unknown}': {', '.join(known)}", param_hint="--view")
-    return [known.index(name) for name in names] or None
+    page = evaluation_report(found, differences, recording, made_by=f"handloom {__version__} eval")
+    page.write(report, overwrite=True)

@@ -10,15 +10,11 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .learn.evaluate import crops_of
-from .learn.figures import (
-    crop_sheet,
-    read_curves,
-    training_chart,
-    view_sheet,
-)
+from .learn.figures import read_curves, training_chart
 from .learn.model import load_model
-from .learn.pages import domain_sheet, evaluation_sections
+from .learn.pages import domain_sheet, evaluation_sections, headline
 from .learn.report import Facts, Gallery, Report, Section, Text
+from .learn.sheets import crop_sheet, view_sheet
 from .learn.views import predict_views
 from .quickstart import RUNS, Tour
 from .stores.page import Picture
@@ -36,20 +32,21 @@ INTRODUCTION: Final = (
 def write_report(tour: Tour, path: Path) -> None:
     """Write the page of a finished tour."""
     first = next(iter(tour.evaluations.values()))
-    result, *more = evaluation_sections(tour.evaluations, open_recording(tour.capture), focus="full")
+    poses, result, compared = evaluation_sections(tour.evaluations, open_recording(tour.capture), focus="full")
     sections = [
-        Section("What this is", [Text(INTRODUCTION)]),
-        result,
         Section("What the networks saw", [domain_sheet(_recordings(tour), count=SHOWN)]),
-        *more,
+        poses,
+        result,
         Section("Predicted second views", _views(tour)),
         Section("Training", [_training(tour)]),
         Section("The shared space of Crossing Nets", _latent(tour)),
+        compared,
         Section("How it was made", [Facts(_facts(tour))]),
     ]
     Report(
         "Handloom quickstart",
         sections,
+        introduction=f"{INTRODUCTION}\n\n{headline({n: e.metrics for n, e in tour.evaluations.items()})}",
         subtitle=f"{first.metrics.images} held-out captured images, hand centres located without labels",
         made_by=f"handloom {__version__} quickstart --seed {tour.seed}",
     ).write(path, overwrite=True)

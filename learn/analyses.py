@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from ..stores.camera import project
 from ..stores.page import Picture
 from ..stores.recording import Recording
-from .charts import distance_chart, embedding_chart, hand_chart
+from .charts import distance_chart, embedding_chart
 from .evaluate import Evaluation, crops_of, images_of
-from .figures import DRAWN_MM, DRAWN_PX, Cell, cell_sheet, read_curves, training_chart
+from .figures import read_curves, training_chart
 from .latent import Pairs, latents, pair_distances, twinned_rows
 from .metrics import joint_errors, worst_joint
 from .model import PoseModel
 from .neighbours import Neighbour, nearest_in_latent, nearest_in_pose
-from .pages import difference_table, frame_errors, hardest_examples, has_palm, pose_sheet, share_table, title_of
+from .pages import frame_errors, hardest_examples, has_palm, pose_sheet, title_of
 from .report import Block, Code, Gallery, Section, Table, Text
+from .report_tables import difference_table
+from .sheets import DRAWN_MM, DRAWN_PX, Cell, cell_sheet
 from .tsne import embed
 from .views import ViewPrediction, predict_views, predicts_views
 
@@ -185,21 +187,6 @@ def _cell(found: Neighbour | None) -> Cell | None:
         return None
     note = f"{found.pose_mm:.0f} mm" if np.isfinite(found.pose_mm) else ""
     return Cell(found.crop, project(found.joints_mm, found.k), note)
-
-
-def joints_section(evaluations: Mapping[str, Evaluation]) -> Section:
-    """Error of each joint as colours on a hand, share of images under t with intervals."""
-    first = next(iter(evaluations.values()))
-    same = {name: e.metrics.per_joint_mm for name, e in evaluations.items() if e.layout.name == first.layout.name}
-    largest = max((e for errors in same.values() for e in errors if np.isfinite(e)), default=1.0)
-    return Section(
-        "Each joint",
-        [
-            Gallery([hand_chart(name, errors, first.layout, largest_mm=largest) for name, errors in same.items()]),
-            Text("Mean error of each joint, mm, one scale for all; the hand is drawn open, thumb to the left."),
-            share_table(evaluations),
-        ],
-    )
 
 
 def latent_section(

@@ -1,33 +1,18 @@
-"""The charts of the papers' analyses: latents in a plane, distances of twins, error on a drawn hand, training.
+"""The charts of the papers' analyses: latents in a plane, distances of twins.
 
 As `figures.py`: PNG bytes for a light and for a dark page, by matplotlib's objects alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..stores.joints import Layout
 from ..stores.page import CHART_IN, Picture, Theme, both, chart, legend
-
-HAND_MM: Final = (
-    (0.0, 52.0), (0.0, 0.0),
-    (-30.0, 14.0), (-54.0, 44.0), (-71.0, 70.0), (-84.0, 92.0),
-    (-15.0, 18.0), (-29.0, 86.0), (-37.0, 126.0), (-42.0, 150.0), (-46.0, 171.0),
-    (-4.0, 17.0), (-5.0, 89.0), (-6.0, 134.0), (-6.0, 161.0), (-6.0, 183.0),
-    (8.0, 15.0), (17.0, 82.0), (23.0, 124.0), (26.0, 149.0), (29.0, 170.0),
-    (20.0, 11.0), (37.0, 72.0), (47.0, 104.0), (53.0, 122.0), (58.0, 141.0),
-)  # fmt: skip
-"""Where the 26 canonical joints are drawn: an open hand, thumb to the left, mm; other layouts by their blends."""
-HEAT: Final = ("#ffe9a8", "#f9b64e", "#e8683f", "#b5253f", "#5d1049")
-"""Small to large error: light to dark, told apart by all eyes; each dot has a rim, so it shows on either page."""
 
 
 def embedding_chart(
@@ -82,40 +67,3 @@ def distance_chart(distances: Mapping[str, NDArray[np.float64]], *, caption: str
         return figure
 
     return both(draw, alt="Distances of corresponding latents", caption=caption)
-
-
-def hand_chart(
-    name: str, errors_mm: Sequence[float], layout: Layout, *, largest_mm: float, caption: str = ""
-) -> Picture:
-    """Mean error of each joint as colour and number on an open hand.
-
-    Args:
-        name: of the model, above the hand.
-        errors_mm: (J,), NaN = unknown.
-        layout: of the joints.
-        largest_mm: the end of the colours, one for all the hands that stand side by side.
-        caption: below.
-    """
-    places = layout.matrix() @ np.array(HAND_MM)
-    heat: Colormap = LinearSegmentedColormap.from_list("error", HEAT)
-
-    def draw(theme: Theme) -> Figure:
-        figure = Figure(figsize=(CHART_IN, 5.7))
-        axes = figure.add_axes((0.0, 0.0, 1.0, 0.93))
-        bones = [places[[a, b]] for a, b in layout.edges]
-        axes.add_collection(LineCollection(bones, colors=theme.grid, linewidths=7, capstyle="round"))
-        for (x, y), error in zip(places, errors_mm, strict=True):
-            known = bool(np.isfinite(error))
-            share = error / largest_mm if known and largest_mm else 0.0
-            color = heat(share) if known else (0, 0, 0, 0)
-            axes.scatter(x, y, s=300, color=[color], edgecolors=theme.muted, linewidths=0.8, zorder=3)
-            ink = theme.ink if not known else "#1f2328" if share < 0.55 else "#ffffff"
-            said = f"{error:.0f}" if known else "–"
-            axes.text(x, y - 0.3, said, ha="center", va="center", fontsize=8.5, color=ink, zorder=4)
-        axes.set(xlim=(-104, 78), ylim=(-14, 198))
-        axes.set_aspect("equal")
-        axes.set_axis_off()
-        axes.set_title(name, color=theme.ink, fontsize=11)
-        return figure
-
-    return both(draw, alt=f"Mean error of each joint (mm) on a drawn hand: {name}", caption=caption)

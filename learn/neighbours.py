@@ -23,9 +23,9 @@ from ..stores.reading import load_resident
 from ..stores.recording import Recording
 from .batches import Bank, bank_of, cut, still
 from .data import without_missed_hands
-from .figures import DRAWN_MM, DRAWN_PX
 from .latent import latents
 from .model import PoseModel
+from .sheets import DRAWN_MM, DRAWN_PX
 
 SEARCHED: Final = 3000
 """Images of a set whose z are compared, at most."""

@@ -1,75 +1,176 @@
-"""The sections of a report that say how good models are: table, curves, joints, skeletons, what was compared."""
+"""The sections of a report that say how good models are: skeletons over depth, each joint, curves, tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import project
-from ..stores.page import Picture
+from ..stores.page import Drawing, Picture
 from ..stores.recording import Recording
-from .agreement import Agreement
-from .compare import compare_evaluations
+from .compare import Difference
 from .evaluate import CENTER_SAID, Evaluation, crops_of
-from .figures import DRAWN_MM, DRAWN_PX, Sample, crop_sheet, joint_chart, skeleton_sheet, success_chart
+from .figures import joint_chart, success_chart
+from .hand_map import difference_map, hand_map
 from .inputs import cut, recording_views
-from .metrics import (
-    LEVEL,
-    THRESHOLDS_MM,
-    Interval,
-    frame_means,
-    groups_of,
-    interval_of_mean,
-    joint_errors,
-    worst_joint,
+from .metrics import Metrics, frame_means, joint_errors
+from .report import Block, Facts, Gallery, Report, Section, Text
+from .report_tables import (
+    known_images,
+    metrics_table,
+    parts_section,
+    share_intervals,
+    share_table,
+    worst_errors,
 )
-from .report import Block, Cell, Facts, Gallery, Section, Table, Text, metrics_table
+from .sheets import DRAWN_MM, DRAWN_PX, Sample, crop_sheet, skeleton_sheet
+from .tables import told_apart
 
 APART_ROWS: Final = 15
 """Rows between two hard examples: half a second at 30 Hz."""
 
 
+GOOD: Final = (
+    "What good looks like: published methods reach 7 to 13 mm on NYU and 6 to 7 mm on ICVL, real depth with tens of "
+    "thousands of labels and true centres. Other data are harder or easier, so take that as an order of size. An AUC "
+    "of 1 would be no error at all."
+)
+"""By the peers' own result files (`specs/evaluation.md`)."""
+
+
+def evaluation_report(
+    evaluations: Mapping[str, Evaluation], differences: Sequence[Difference], recording: Recording, *, made_by: str
+) -> Report:
+    """The page of one model, or of several on the same images.
+
+    Args:
+        evaluations: by path; the page calls them by the ends of their paths.
+        differences: of the first from each other one.
+        recording: the one they were measured on.
+        made_by: the command, for the last line.
+    """
+    short = dict(zip(evaluations, told_apart(list(evaluations)), strict=True))
+    named = {short[name]: replace(e, name=short[name]) for name, e in evaluations.items()}
+    subtracted = [replace(one, a=short[one.a], b=short[one.b]) for one in differences]
+    first = next(iter(named.values()))
+    *sections, compared = evaluation_sections(named, recording, differences=subtracted)
+    parts = parts_section({name: e.metrics for name, e in named.items()})
+    return Report(
+        first.name if len(named) == 1 else " / ".join(named),
+        [*sections, parts, compared],
+        subtitle=first.title(),
+        introduction=headline({name: e.metrics for name, e in named.items()}, subtracted),
+        made_by=made_by,
+    )
+
+
+def headline(results: Mapping[str, Metrics], differences: Sequence[Difference] = ()) -> str:
+    """What a page has to say, in a paragraph: the smallest mean error, and which differences are to be relied on."""
+    known = {name: m for name, m in results.items() if np.isfinite(m.mean_mm)}
+    if not known:
+        return "No hand was found in any image."
+    name = min(known, key=lambda name: known[name].mean_mm)
+    m, many = known[name], len(results) > 1
+    i = m.interval
+    least = f"Smallest mean joint error: '{name}' with" if many else "Mean joint error:"
+    between = f", {100 * i.level:.0f} % interval {i.low:.2f} to {i.high:.2f}" if np.isfinite(i.low) else ""
+    said = [f"{least} {m.mean_mm:.2f} mm ({m.images} images{between})."]
+    said += [f"{one.a} against {one.b}: {one.verdict}." for one in differences]
+    return " ".join(said)
+
+
 def evaluation_sections(
-    evaluations: Mapping[str, Evaluation], recording: Recording, *, examples: int = 6, focus: str | None = None
+    evaluations: Mapping[str, Evaluation],
+    recording: Recording,
+    *,
+    examples: int = 5,
+    focus: str | None = None,
+    differences: Sequence[Difference] = (),
 ) -> list[Section]:
-    """Result, poses and circumstances of models that were measured on the same images.
+    """Poses, result and circumstances of models that were measured on the same images.
 
     Args:
         evaluations: from `evaluate_models`, in the order to show.
         recording: the one they were measured on.
         examples: frames drawn, from the easiest to the hardest of `focus`.
         focus: the model whose errors order them; None: the one with the smallest mean.
+        differences: of pairs of them, to be shown joint by joint.
     """
     if not evaluations:
         return []
-    first = next(iter(evaluations.values()))
     focus = focus or min(evaluations, key=lambda name: _rank(evaluations[name]))
     return [
-        Section("Result", [Text(_statement(first)), *_result(evaluations)]),
-        Section("Poses", [example_sheet(evaluations, recording, focus=focus, examples=examples)]),
+        Section("Poses", [_example_block(evaluations, recording, focus=focus, examples=examples)]),
+        Section("Result", [*_joint_blocks(evaluations, differences), *_result(evaluations)]),
         Section("What was compared", [Facts(_circumstances(evaluations))]),
     ]
 
 
-def example_sheet(
-    evaluations: Mapping[str, Evaluation], recording: Recording, *, focus: str, examples: int = 6
-) -> Picture:
+def _example_block(evaluations: Mapping[str, Evaluation], recording: Recording, *, focus: str, examples: int) -> Block:
     """Truth and every model's skeleton over depth, from the easiest to the hardest frame of one model."""
-    return pose_sheet(
-        evaluations,
-        recording,
-        spread_examples(evaluations[focus], examples),
-        caption=f"From the easiest image on the left to the hardest on the right for '{focus}'; below each its "
-        f"mean error. Crops of {DRAWN_MM:.0f} mm around the true palm.",
+    images = spread_examples(evaluations[focus], examples)
+    if not images:
+        return Text(f"There is no image with a known palm in which '{focus}' found a hand.")
+    of = f" for '{focus}'" if len(evaluations) > 1 else ""
+    caption = (
+        f"The best image on the left, the median in the middle, the worst on the right{of}; below each its mean error. "
+        f"Crops of {DRAWN_MM:.0f} mm around the true palm."
     )
+    return pose_sheet(evaluations, recording, images, caption=caption, ranks=_ranks(len(images)))
+
+
+def _ranks(count: int) -> list[str]:
+    """What the columns of a sheet from best to worst are called."""
+    if count < 2:
+        return ["only image"][:count]
+    shares = [100 * i / (count - 1) for i in range(count)]
+    names = {0.0: "best", 50.0: "median", 100.0: "worst"}
+    return [names.get(share, f"{share:.0f} %") for share in shares]
+
+
+def _joint_blocks(evaluations: Mapping[str, Evaluation], differences: Sequence[Difference]) -> list[Block]:
+    """Error of each joint on a hand beside the curves, and where two models differ; one scale for all."""
+    first = next(iter(evaluations.values()))
+    same = {name: e.metrics.per_joint_mm for name, e in evaluations.items() if e.layout.name == first.layout.name}
+    largest = max((e for errors in same.values() for e in errors if np.isfinite(e)), default=1.0)
+    hands = [hand_map(name, errors, first.layout, largest_mm=largest) for name, errors in same.items()]
+    charts = [_curves(evaluations)]
+    if len(same) > 1:
+        charts.append(joint_chart(same, first.layout.points, caption="Mean error of each joint."))
+    blocks: list[Block] = [
+        Gallery([*hands, *charts]),
+        Text("On a hand: the mean error of each joint, mm. An open right hand is drawn, whatever was seen."),
+    ]
+    layouts = {e.layout.points: e.layout for e in evaluations.values()}
+    drawable = {one: layout for one in differences if (layout := layouts.get(tuple(j.name for j in one.joints)))}
+    if drawable:
+        sizes = [abs(j.difference_mm) for one in drawable for j in one.joints if np.isfinite(j.difference_mm)]
+        most = max(sizes, default=1.0)
+        blocks += [
+            Gallery(
+                [difference_map(one.a, one.b, one.joints, layout, largest_mm=most) for one, layout in drawable.items()]
+            ),
+            Text(
+                "Error of the first minus that of the second, mm, on the same images: blue where the first is better, "
+                "red where the second is. A dashed ring: the joint's own 95 % interval holds zero. Of 26 joints one "
+                "is coloured by chance."
+            ),
+        ]
+    return blocks
 
 
 def pose_sheet(
-    evaluations: Mapping[str, Evaluation], recording: Recording, images: Sequence[int], *, caption: str
-) -> Picture:
+    evaluations: Mapping[str, Evaluation],
+    recording: Recording,
+    images: Sequence[int],
+    *,
+    caption: str,
+    ranks: Sequence[str] = (),
+) -> Drawing:
     """Truth and every model's skeleton over the depth of some images, with the mean error of each (Fig. 1).
 
     Args:
@@ -77,16 +178,19 @@ def pose_sheet(
         recording: the one they were measured on.
         images: places in the evaluations' arrays, of known palms.
         caption: below the picture.
+        ranks: what each image is among the others, for its title.
     """
     base = next(iter(evaluations.values()))
     same = {name: e for name, e in evaluations.items() if e.layout.name == base.layout.name}
     crops, k = crops_of(base, recording, images, input_px=DRAWN_PX, cube_mm=DRAWN_MM)
+    means = {name: frame_errors(e) for name, e in same.items()}
     samples = []
-    for crop, crop_k, image in zip(crops, k, images, strict=True):
+    for i, (crop, crop_k, image) in enumerate(zip(crops, k, images, strict=True)):
+        rank = f"{ranks[i]}: " if ranks else ""
         joints = {"truth": project(base.truth_mm[image], crop_k)}
         joints |= {name: project(e.prediction_mm[image], crop_k) for name, e in same.items()}
-        errors = {name: float(frame_errors(e)[image]) for name, e in same.items()}
-        samples.append(Sample(crop, joints, errors, title_of(base, recording, image)))
+        errors = {name: float(found[image]) for name, found in means.items()}
+        samples.append(Sample(crop, joints, errors, rank + title_of(base, recording, image)))
     return skeleton_sheet(samples, ["truth", *same], base.layout, caption=caption)
 
 
@@ -130,21 +234,17 @@ def _result(evaluations: Mapping[str, Evaluation]) -> list[Block]:
         f"over {interval.groups} {interval.unit}, seed {first.metrics.seed}. 'labels' counts the labelled real "
         "frames a model learned from.",
     )
-    same = [e for e in evaluations.values() if e.layout.name == first.layout.name]
-    charts = [
-        success_chart(
-            {name: _worst(e)[known_images(e)] for name, e in evaluations.items()},
-            intervals={name: share_intervals(e) for name, e in evaluations.items()},
-            caption="Share of images whose worst joint is within a distance; upright lines are "
-            f"{100 * interval.level:.0f} % intervals.",
-        ),
-        joint_chart(
-            {e.name: e.metrics.per_joint_mm for e in same},
-            first.layout.points,
-            caption="Mean error of each joint.",
-        ),
-    ]
-    return [table, Gallery(charts)]
+    return [Text(_statement(first)), table, share_table(evaluations), Text(GOOD)]
+
+
+def _curves(evaluations: Mapping[str, Evaluation]) -> Picture:
+    first = next(iter(evaluations.values()))
+    return success_chart(
+        {name: worst_errors(e)[known_images(e)] for name, e in evaluations.items()},
+        intervals={name: share_intervals(e) for name, e in evaluations.items()},
+        caption="Share of images whose worst joint is within a distance, the higher and the further left the better; "
+        f"upright lines are {100 * first.metrics.interval.level:.0f} % intervals.",
+    )
 
 
 def _statement(evaluation: Evaluation) -> str:
@@ -173,7 +273,7 @@ def _circumstances(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
     return facts | {f"note {i}": note for i, note in enumerate(notes, start=1)}
 
 
-def domain_sheet(recordings: Mapping[str, Recording], *, count: int = 8) -> Picture:
+def domain_sheet(recordings: Mapping[str, Recording], *, count: int = 8) -> Drawing:
     """Crops of each recording, a row each: frames spread evenly over it, one camera after the other."""
     rows = {}
     for label, recording in recordings.items():
@@ -189,75 +289,9 @@ def domain_sheet(recordings: Mapping[str, Recording], *, count: int = 8) -> Pict
     return crop_sheet(rows, columns=count, caption=caption)
 
 
-def agreement_table(found: Sequence[Agreement]) -> Table:
-    """Disagreement of the cameras of each model, the best first: what can be said without labels."""
-    rows: list[list[Cell]] = [
-        [one.name, one.disagreement_mm, f"{one.interval.low:.1f} to {one.interval.high:.1f}", one.view_mae]
-        for one in found
-    ]
-    return Table(
-        ["model", "disagreement (mm)", f"{100 * LEVEL:.0f} % interval", "predicted views"],
-        rows,
-        f"How far apart the poses are that the cameras give of one moment: the mean over {found[0].frames} frames that "
-        "two of them or more saw. What all get wrong alike is not in it.",
-        best=0,
-    )
-
-
 def frame_errors(evaluation: Evaluation) -> NDArray[np.float64]:
     """Mean joint error (N,) mm of each image, NaN where there is none."""
     return frame_means(joint_errors(evaluation.prediction_mm, evaluation.truth_mm))
-
-
-def _worst(evaluation: Evaluation) -> NDArray[np.float64]:
-    """Largest error (N,) mm of each image, inf where it was missed."""
-    return worst_joint(joint_errors(evaluation.prediction_mm, evaluation.truth_mm))
-
-
-def known_images(evaluation: Evaluation) -> NDArray[np.bool_]:
-    """(N,) which images have a label."""
-    return np.asarray(np.isfinite(evaluation.truth_mm).all(axis=-1).any(axis=-1))
-
-
-def share_intervals(evaluation: Evaluation) -> list[Interval]:
-    """Of the share of images whose worst joint is within each of `metrics.THRESHOLDS_MM`."""
-    known, seed = known_images(evaluation), evaluation.metrics.seed
-    worst = _worst(evaluation)[known]
-    groups = groups_of(evaluation.sequence[known], evaluation.row[known])
-    return [interval_of_mean((worst <= t).astype(np.float64), groups, seed=seed) for t in THRESHOLDS_MM]
-
-
-def share_table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """Share of images whose worst joint is within t: a row a threshold, a column a model, with intervals."""
-    columns = []
-    for evaluation in evaluations.values():
-        pairs = zip(evaluation.metrics.success, share_intervals(evaluation), strict=True)
-        columns.append([f"{100 * s:.1f} % ({100 * i.low:.1f} to {100 * i.high:.1f})" for s, i in pairs])
-    rows = [[f"{t:.0f} mm", *cells] for t, *cells in zip(THRESHOLDS_MM, *columns, strict=True)]
-    return Table(["worst joint within", *evaluations], rows, f"Share of images, with the {100 * LEVEL:.0f} % interval.")
-
-
-def difference_table(evaluations: Mapping[str, Evaluation], reference: str) -> Table:
-    """Each model's error minus the reference's on the same images, as `eval compare` says it."""
-    base = evaluations[reference]
-    rows: list[list[Cell]] = []
-    interval = base.metrics.interval
-    for name, evaluation in evaluations.items():
-        if name == reference:
-            continue
-        (found,) = compare_evaluations({name: evaluation, reference: base}, seed=base.metrics.seed)
-        interval = found.interval
-        says = "undecided" if not found.sure else "better" if found.difference_mm < 0 else "worse"
-        less = f"{100 * found.a_better:.0f} % of images"
-        rows.append(
-            [name, f"{found.difference_mm:+.2f} mm", f"{interval.low:+.2f} to {interval.high:+.2f}", less, says]
-        )
-    return Table(
-        ["model", f"error minus that of {reference}", f"{100 * LEVEL:.0f} % interval", "smaller on", ""],
-        rows,
-        f"On the images that both found a hand in; bootstrap over {interval.groups} {interval.unit}. It holds for "
-        "these trained models on these frames: another seed of training is not in the interval.",
-    )
 
 
 def has_palm(evaluation: Evaluation) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: text, tables with intervals, pictures as data URIs, light and dark.
+"""One self-contained HTML page: pictures first, tables with intervals, text; light and dark.
 
 The page asks nothing of the network (its own content policy forbids it), so it reads the same over ssh, in a CI
 artefact and as an attachment. Its one script sorts tables of three rows and more; without it they stand as they are.
@@ -11,9 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
-from ..stores.page import Picture, page_environment, write_page
-from .metrics import Interval, Metrics
+from ..stores.page import Drawing, Picture, page_environment, write_page
+from .metrics import Interval
+
+LONG_ROWS: Final = 30
+"""Tables of more rows get a window to scroll in."""
+NARROW_CHARACTERS: Final = 26
+"""Cells of longer texts may break their lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ class Table:
         """Whether there is anything to sort."""
         return len(self.rows) > 2
 
+    @property
+    def long(self) -> bool:
+        """Whether it scrolls in a window of its own."""
+        return len(self.rows) > LONG_ROWS
+
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), "a row has another length"
 
@@ -72,10 +83,10 @@ class Table:
 class Gallery:
     """Pictures, side by side where there is room."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[Picture | Drawing]
 
 
-Block = Text | Code | Facts | Table | Gallery | Picture
+Block = Text | Code | Facts | Table | Gallery | Picture | Drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,8 @@ class Report:
     title: str
     sections: Sequence[Section]
     subtitle: str = ""
+    introduction: str = ""
+    """What a reader must know before the first picture; paragraphs as in `Text`."""
     made_by: str = ""
     """The command and version, for the last line."""
     made_at: datetime | None = None
@@ -102,11 +115,26 @@ class Report:
         """Whether one of its tables is."""
         return any(isinstance(block, Table) and block.sortable for part in self.sections for block in part.blocks)
 
+    @property
+    def images(self) -> dict[str, bytes]:
+        """What its drawings use, each once."""
+        found: dict[str, bytes] = {}
+        for part in self.sections:
+            for block in part.blocks:
+                for picture in block.pictures if isinstance(block, Gallery) else (block,):
+                    found |= picture.images if isinstance(picture, Drawing) else {}
+        return found
+
     def html(self) -> str:
         """The whole page."""
         environment = page_environment(__package__ or "")
         environment.filters |= {"number": _number, "exact": _exact, "kind": lambda block: type(block).__name__}
-        environment.globals |= {"widest": _widest, "percent": _percent, "numeric": _numeric}
+        environment.globals |= {
+            "widest": _widest,
+            "percent": _percent,
+            "numeric": _numeric,
+            "narrow": NARROW_CHARACTERS,
+        }
         made_at = (self.made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
         return environment.get_template("report.html.j2").render(report=self, made_at=made_at)
 
@@ -117,69 +145,6 @@ class Report:
             HandloomError: the file exists and `overwrite` is not set, or it cannot be written.
         """
         write_page(self.html(), path, overwrite=overwrite)
-
-
-def metrics_table(results: Mapping[str, Metrics], *, caption: str = "", details: Sequence[str] = ()) -> Table:
-    """The table of errors: one row a model, the best mean in bold.
-
-    Args:
-        results: metrics by name.
-        caption: below the table.
-        details: one more cell for each row (what a model had seen, say); empty: no such column.
-    """
-    means = [m.mean_mm for m in results.values()]
-    known = [mean for mean in means if not math.isnan(mean)]
-    best = means.index(min(known)) if known else None
-    columns = [
-        "model",
-        *(["labels"] if details else []),
-        "mean error (mm)",
-        "median",
-        "≤ 40 mm",
-        "AUC 80",
-        "missed",
-    ]
-    rows: list[list[Cell]] = []
-    for i, (name, m) in enumerate(results.items()):
-        within = m.success[m.thresholds_mm.index(40.0)]
-        rows.append(
-            [
-                name,
-                *([details[i]] if details else []),
-                Measured(m.mean_mm, m.interval),
-                m.median_mm,
-                "–" if math.isnan(within) else f"{100 * within:.0f} %",
-                f"{m.auc:.3f}",
-                m.missed,
-            ]
-        )
-    return Table(columns, rows, caption, best)
-
-
-def parts_sections(results: Mapping[str, Metrics]) -> list[Section]:
-    """Tables of errors by joint, and by camera, person and sequence where there are several; a column a model.
-
-    Args:
-        results: metrics by name, all on the same images.
-    """
-    first = next(iter(results.values()))
-    same = {name: m for name, m in results.items() if m.joint_names == first.joint_names}
-    joints: list[list[Cell]] = [
-        [joint, *(Measured(m.per_joint_mm[i]) for m in same.values())] for i, joint in enumerate(first.joint_names)
-    ]
-    tables = [Table(["joint", *(f"{name} (mm)" for name in same)], joints, "Mean error of each joint.")]
-    for what, parts in first.parts.items():
-        if len(parts) < 2:
-            continue
-        theirs = [{part.name: part for part in m.parts[what]} for m in results.values()]
-        rows: list[list[Cell]] = []
-        for part in parts:
-            columns = [by_name.get(part.name) for by_name in theirs]
-            rows.append(
-                [part.name, part.images, *(None if c is None else Measured(c.mean_mm, c.interval) for c in columns)]
-            )
-        tables.append(Table([what, "images", *(f"{name} (mm)" for name in results)], rows, f"Mean error by {what}."))
-    return [Section("By joint, camera, person, sequence", tables)]
 
 
 def _number(value: Cell, digits: int = 2) -> str:

@@ -7,7 +7,7 @@ those the run names, as long as they still lie where they were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from ..stores.recording import SPLITS, Recording, open_recording
 from . import analyses
 from .agreement import agreement
 from .analyses import Analysed, TrainingSet, left_out
+from .compare import Difference, compare_evaluations
 from .crossing_check import has_generator
 from .curves import Result, curve_sections
 from .estimators import TorchEstimator
@@ -28,9 +29,11 @@ from .evaluate import Center, Evaluation, evaluate_models
 from .given import has_twins
 from .latent import twin_pairs
 from .model import CHECKPOINT, load_model
-from .pages import agreement_table, difference_table, evaluation_sections
+from .pages import evaluation_sections, headline
 from .predictions import rows_of
-from .report import Block, Report, Section, Text
+from .report import Block, Report, Section, Table, Text
+from .report_tables import agreement_table, difference_table
+from .tables import told_apart
 from .views import predicts_views
 
 PARTS: Final = 6
@@ -99,7 +102,15 @@ def write_report(
     labelled = recording.labels is not None
     estimators = {run.name: TorchEstimator(run.model) for run in chosen}
     evaluations = evaluate_models(estimators, recording, seed=seed, center=center, split=split) if labelled else {}
-    sections = list(_results(evaluations, recording, estimators, split=split, seed=seed, close=close, names=names))
+    differences = _differences(evaluations, names, seed=seed)
+    if evaluations:
+        *sections, compared = evaluation_sections(
+            evaluations, recording, focus=ours.name if close else None, differences=differences if close else ()
+        )
+        if not close:
+            sections[-1] = Section(sections[-1].title, [*sections[-1].blocks, difference_table(evaluations, names[0])])
+    else:
+        sections = list(_without_labels(recording, estimators, split=split, seed=seed))
     progress(1, PARTS, "hard and worst frames")
     if close and evaluations:
         sections += _frames(chosen, evaluations, recording, seed=seed)
@@ -117,11 +128,13 @@ def write_report(
     if close and has_generator(ours.model):
         sections += _shared_space(ours, recording, split=split, seed=seed)
     if evaluations:
-        sections.append(evaluation_sections(evaluations, recording)[-1])
+        sections.append(compared)
     progress(5, PARTS, "writing")
     title = f"{ours.model.method} {ours.model.arm}: {ours.name}" if close else f"{len(runs)} runs compared"
     subtitle = f"on {split} frames of {recording.path.name}" + ("" if labelled else ", which carries no labels")
-    Report(title, sections, subtitle=subtitle, made_by=made_by).write(out, overwrite=overwrite)
+    said = headline({name: e.metrics for name, e in evaluations.items()}, differences) if evaluations else ""
+    page = Report(title, sections, subtitle=subtitle, introduction=said, made_by=made_by)
+    page.write(out, overwrite=overwrite)
     progress(PARTS, PARTS)
     missing = [s.title for s in sections if s.blocks and isinstance(s.blocks[0], Text) and _says_left_out(s.blocks[0])]
     return Written(evaluations, out.stat().st_size, tuple(missing))
@@ -141,42 +154,31 @@ def _opened(runs: Sequence[Path], baseline: Path | None) -> list[Analysed]:
         models = {baseline: load_model(baseline)} | models
     elif baseline is not None:
         models = {baseline: models[baseline]} | models
-    names = [path.resolve().name for path in models]
-    unique = len(set(names)) == len(names)
-    shown = names if unique else [str(path) for path in models]
+    shown = told_apart([str(path.resolve()) for path in models])
     return [Analysed(name, path, model) for name, (path, model) in zip(shown, models.items(), strict=True)]
 
 
-def _results(
-    evaluations: dict[str, Evaluation],
-    recording: Recording,
-    estimators: dict[str, TorchEstimator],
-    *,
-    split: str,
-    seed: int,
-    close: bool,
-    names: list[str],
+def _differences(evaluations: Mapping[str, Evaluation], names: Sequence[str], *, seed: int) -> list[Difference]:
+    """Of every other run from the first: below zero where that run is better."""
+    base = names[0]
+    pairs = ({name: evaluations[name], base: evaluations[base]} for name in names[1:] if evaluations)
+    return [one for pair in pairs for one in compare_evaluations(pair, seed=seed)]
+
+
+def _without_labels(
+    recording: Recording, estimators: dict[str, TorchEstimator], *, split: str, seed: int
 ) -> Iterator[Section]:
-    """How good the models are; without labels, how well the cameras agree."""
-    if not evaluations:
-        yield left_out(
-            "Result",
-            "the recording carries no labels, so there is no error to state, no hard frames and no error of a joint.",
-            f"handloom label {recording.path} --select 100 --out labelling",
-        )
-        if recording.n_views > 1:
-            found = agreement(estimators, recording, seed=seed, split=split)
-            yield Section("Agreement of the cameras", [agreement_table(found)])
-        else:
-            yield left_out("Agreement of the cameras", "a single camera has nobody to agree with.")
-        return
-    result, poses, _ = evaluation_sections(evaluations, recording, focus=names[-1])
-    if close:
-        yield result
+    """What stands in place of errors: how well the cameras agree."""
+    yield left_out(
+        "Result",
+        "the recording carries no labels, so there is no error to state, no hard frames and no error of a joint.",
+        f"handloom label {recording.path} --select 100 --out labelling",
+    )
+    if recording.n_views > 1:
+        found = agreement(estimators, recording, seed=seed, split=split)
+        yield Section("Agreement of the cameras", [agreement_table(found)])
     else:
-        yield Section(result.title, [*result.blocks, difference_table(evaluations, names[0])])
-        yield poses
-    yield analyses.joints_section(evaluations)
+        yield left_out("Agreement of the cameras", "a single camera has nobody to agree with.")
 
 
 def _frames(
@@ -309,8 +311,6 @@ def _views(ours: Analysed, pairing: Twinned | str, recording: Recording, rows: N
 
 def _view_errors(evaluations: dict[str, Evaluation]) -> Section:
     """The error of predicted views of several runs."""
-    from .report import Table
-
     rows: list[list[Any]] = [[name, f"{e.view_mae:.3f}"] for name, e in evaluations.items() if e.view_mae is not None]
     blocks: list[Block] = [
         Table(

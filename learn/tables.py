@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from .metrics import Metrics, Part
@@ -70,6 +71,16 @@ def table_of(what: str, parts: Sequence[Part], *, listed: int = LISTED) -> list[
 def clipped(name: str, width: int) -> str:
     """The end of a name that is too long: paths differ there."""
     return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
+
+
+def told_apart(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of some paths that tell them apart; the paths themselves where none do."""
+    parts = [Path(path).parts for path in paths]
+    for length in range(1, max((len(p) for p in parts), default=0) + 1):
+        ends = [str(Path(*p[-length:])) if p else path for p, path in zip(parts, paths, strict=True)]
+        if len(set(ends)) == len(ends):
+            return ends
+    return list(paths)
 
 
 def _number(value: float) -> str:

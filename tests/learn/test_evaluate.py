@@ -321,12 +321,17 @@ def test_the_commands(runs: Callable[[str], Path], real: Recording, tmp_path: Pa
     assert drawn.output.splitlines()[-1] == "page.html: the same as a page, with pictures"
     page = Path("page.html").read_text()
     assert "Mean error by view." in page
-    assert '<table class="sortable">' in page
+    assert '<table class="sortable"' in page
+    assert "<h1>run</h1>" in page
+    assert "on a drawn hand: run" in page
     taken = run("model", "run", "--on", "r.zarr", "--report", "page.html")
     assert (taken.exit_code, "exists already" in taken.stderr) == (2, True)
     again = run("compare", "run", "m.onnx", "--on", "r.zarr", "--report", "page.html", "--overwrite")
     assert again.exit_code == 0, again.output
-    assert "Models on the same frames" in Path("page.html").read_text()
+    page = Path("page.html").read_text()
+    assert "<h1>run / m.onnx</h1>" in page
+    assert "Error of run minus that of m.onnx at each joint (mm) on a drawn hand" in page
+    assert "run against m.onnx: no difference to rely on." in page
 
     both = run("compare", "run", "m.onnx", "--on", "r.zarr")
     assert both.exit_code == 0, both.output

@@ -29,16 +29,21 @@ def evaluations(real: Recording) -> dict[str, Evaluation]:
 
 def test_a_whole_page(evaluations: dict[str, Evaluation], real: Recording):
     sections = evaluation_sections(evaluations, real, examples=4)
-    assert [s.title for s in sections] == ["Result", "Poses", "What was compared"]
-    (table,) = [b for b in sections[0].blocks if isinstance(b, Table)]
+    assert [s.title for s in sections] == ["Poses", "Result", "What was compared"]
+    table, shares = [b for b in sections[1].blocks if isinstance(b, Table)]
     assert table.best == 0
-    assert any(isinstance(b, Gallery) and len(b.pictures) == 2 for b in sections[0].blocks)
+    assert len(shares.columns) == 3
+    gallery = sections[1].blocks[0]
+    assert isinstance(gallery, Gallery)
+    assert len(gallery.pictures) == 4, "two hands, the curves, the joints"
     (facts,) = sections[2].blocks
     assert isinstance(facts, Facts)
     assert real.uuid in facts.values["recording"]
     assert facts.values["centre"] == "center = predicted (located), 2 crops an image"
     html = Report("Evaluation", sections).html()
-    assert html.count("<img") == 3
+    assert html.count("<img") == 2
+    assert html.count('<svg class="drawn"') == 3
+    assert re.findall(r">([^<]*): row \d+, cam\d<", html) == ["best", "33 %", "67 %", "worst"]
     assert re.search(r"96 images; ± is half the 95 % bootstrap interval", html)
 
 

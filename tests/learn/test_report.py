@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from handloom.learn.metrics import Interval, Metrics, measure
-from handloom.learn.report import Code, Facts, Gallery, Measured, Report, Section, Table, Text, metrics_table
+from handloom.learn.report import LONG_ROWS, Code, Facts, Gallery, Measured, Report, Section, Table, Text
+from handloom.learn.report_tables import LISTED, metrics_table, parts_section
 from handloom.stores.errors import HandloomError
-from handloom.stores.page import Picture
+from handloom.stores.page import Drawing, Picture
 
 from browser import open_page
 
@@ -109,6 +110,51 @@ def test_measured_without_an_interval_has_no_whisker():
     assert "±" not in html
     with_one = Table(["x"], [[Measured(3.0, Interval(2.0, 4.0, 5, "sequences"))]])
     assert "± 1.00" in Report("t", [Section("s", [with_one])], made_at=WHEN).html()
+
+
+def test_drawings_share_their_images_and_their_texts_are_escaped(tmp_path: Path):
+    """A crop under five skeletons lies on the page once; two drawings may be of the same one."""
+    one = Drawing('<use href="#iab" transform="scale(9)"/>', 90, 40, 'a "crop"', "<caption>", {"iab": PNG})
+    two = Drawing('<use href="#iab"/><use href="#icd"/>', 90, 40, "two", "", {"iab": PNG, "icd": PNG + b"x"})
+    report = Report("t", [Section("s", [one, Gallery([two, one])])], introduction="first\n\nsecond <b>", made_at=WHEN)
+    assert sorted(report.images) == ["iab", "icd"]
+    html = report.html()
+    assert html.count("data:image/png") == 2
+    assert len(re.findall(r'<image id="iab"', html)) == 1
+    assert 'aria-label="a &#34;crop&#34;"' in html
+    assert "&lt;caption&gt;" in html
+    assert "second &lt;b&gt;" in html
+    path = tmp_path / "page.html"
+    report.write(path)
+    with open_page(path) as view:
+        assert view.evaluate("document.querySelectorAll('svg.drawn').length") == 3
+        assert view.problems == []
+
+
+def test_many_people_have_a_table_to_scroll_in_and_thousands_of_sequences_are_cut(tmp_path: Path):
+    n = 50
+    truth = np.zeros((LISTED + 60, 2, 3))
+    prediction = truth + np.arange(len(truth))[:, None, None] / 10
+    people = np.array([f"P{i % n} <i>" for i in range(len(truth))])
+    by = {"subject": people, "sequence": np.arange(len(truth))}
+    found = measure(prediction, truth, joint_names=("a", "b"), seed=0, by=by)
+    section = parts_section({"ours": found})
+    assert section.title == "By joint, subject, sequence"
+    joints, subjects, sequences = section.blocks
+    assert [len(t.rows) for t in (joints, subjects, sequences)] == [2, n, LISTED]  # type: ignore[union-attr]
+    assert not joints.long  # type: ignore[union-attr]
+    assert subjects.long  # type: ignore[union-attr]
+    assert n > LONG_ROWS
+    assert sequences.rows[0][0] == "60", "those with the largest error, in the recording's order"  # type: ignore[union-attr]
+    path = tmp_path / "page.html"
+    Report("t", [section], made_at=WHEN).write(path)
+    with open_page(path) as view:
+        height = view.evaluate("document.querySelector('.long').clientHeight")
+        assert 300 < height < 700
+        assert view.evaluate("document.documentElement.scrollHeight") < 2400
+        view.click(".long th:nth-child(1) button")
+        assert view.evaluate("document.querySelector('.long tbody tr').cells[0].textContent") == "P0 <i>"
+        assert view.problems == []
 
 
 def test_writing_does_not_overwrite(tmp_path: Path):
