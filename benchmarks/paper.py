@@ -289,7 +289,7 @@ def speed(session: Session, data: TrainingData, way: Mapping[str, Any], batch: i
 
         def again(index: int) -> None:
             learner.guard.begin(index, 1e-4)
-            learner.joint_update(kept, log=False)
+            learner.updates.joint(kept, log=False)
 
         ready = per_second(again, data.device, seconds, first)
         images = sum(learner.batches.sizes.values())

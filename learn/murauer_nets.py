@@ -325,7 +325,7 @@ class MurauerNets(nn.Module):
         identity_mapping: bool = False,
     ) -> None:
         super().__init__()
-        width = sizes.feature_width
+        self.joints, width = joints, sizes.feature_width
         extract = ResidualFeatures if sizes.features == "residual" else PlainFeatures
         self.features = extract(sizes, input_px, domains)
         self.mapping = mapping_network(width, affine=released)

@@ -138,13 +138,12 @@ def taped(learner: murauer.Learner) -> Tape:
     """The tape that the learner's updates go through from now on."""
 
     def written() -> list[Tensor]:
-        optimizers = (learner.pretraining, learner.main, learner.critic)
-        states = [t for o in optimizers for s in o.state.values() for t in s.values()]
+        states = [t for o in learner.updates.optimizers.values() for s in o.state.values() for t in s.values()]
         guard = learner.guard
         return [*(t.data for t in learner.nets.state_dict().values()), *states, guard._found, *guard._first.values()]
 
     tape = Tape(written)
-    learner.pretrain_update.capture = learner.joint_update.capture = tape
+    learner.updates.pretrain.capture = learner.updates.joint.capture = tape
     return tape
 
 
@@ -215,7 +214,7 @@ def test_a_batch_in_static_memory_makes_the_same_steps(toy_data: MakeData) -> No
         buffers.setdefault(joint, StaticBatch(batch)).load(batch)
         stage = (static.config.joint_steps, 8) if joint else (static.config.pretrain_steps, 120)
         static.guard.begin(index, static._schedule(step, *stage)[1])
-        update = static._joint_update if joint else static._pretrain_update
+        update = static.updates.joint if joint else static.updates.pretrain
         update(buffers[joint].batch, log=False)
     for name, value in state(plain).items():
         assert torch.equal(value, state(static)[name]), name
@@ -524,7 +523,7 @@ def test_every_arm_is_one_function_of_its_batch(toy_data: MakeData) -> None:
         terms = []
         for made in (one, two):
             made.guard.begin(1, 1e-3)
-            update = made._joint_update if joint else made._pretrain_update
+            update = made.updates.joint if joint else made.updates.pretrain
             terms.append({name: float(value) for name, value in update(batch, log=False).items()})
         assert terms[0] == terms[1]
 

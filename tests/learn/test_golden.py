@@ -124,7 +124,7 @@ def test_the_losses_are_those_of_last_time(run: str, toy_data: MakeData) -> None
 def test_a_changed_weight_of_a_loss_is_seen(toy_data: MakeData) -> None:
     """The tolerance is no blindfold: a term that weighs a tenth more is far outside it."""
     learner = murauer_run("full", toy_data, n=8)
-    learner.weights["correspondence"] *= 1.1
+    learner.updates.weights["correspondence"] *= 1.1
     worst = differences(losses(learner), json.loads(GOLDEN.read_text())["murauer full"])
     assert worst["grad_m/correspondence"] > 500 * TOLERANCE["murauer"]
     assert worst["loss/correspondence"] > 10 * TOLERANCE["murauer"]

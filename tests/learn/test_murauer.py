@@ -370,8 +370,8 @@ def test_the_matching_term_trains_the_mapping_alone(toy_data: MakeData) -> None:
     data = replace(toy_data(0), twins=None)
     learner = murauer.Learner(config, data)
     batch = learner.batches.joint(0)
-    features = learner.nets.features(torch.cat(list(batch.images.values())), learner.groups)
-    z = learner._latents(dict(zip(batch.images, features.split(learner.groups.sizes), strict=True)))
+    features = learner.nets.features(torch.cat(list(batch.images.values())), learner.updates.groups)
+    z = learner.updates._latents(dict(zip(batch.images, features.split(learner.updates.groups.sizes), strict=True)))
     matching_loss(learner.nets.discriminator(z["match_real"])).backward()
     assert all(p.grad is None for p in learner.nets.features.parameters())
     assert all(p.grad is not None for p in learner.nets.mapping.parameters())
@@ -383,7 +383,7 @@ def test_the_mapping_meets_real_images_only(toy_data: MakeData) -> None:
         for p in learner.nets.mapping.parameters():
             p.fill_(1.0)
     features = {name: torch.rand(2, 16) for name in ORDER}
-    z = learner._latents(features)
+    z = learner.updates._latents(features)
     for name in ORDER:
         changed = not torch.equal(z[name], features[name])
         assert changed == (name in ("labelled", "view_real", "match_real")), name

@@ -114,7 +114,8 @@ def joint_step(config: murauer.MurauerConfig, data: TrainingData, *, updating: I
     """The first joint step of a learner in float64."""
     learner = murauer.Learner(config, data)
     learner.nets.double().train()
-    learner.groups, learner.view_groups = in_double(learner.groups), in_double(learner.view_groups)
+    updates = learner.updates
+    updates.groups, updates.view_groups = in_double(updates.groups), in_double(updates.view_groups)
     single = learner.batches.joint
     learner.batches.joint = lambda step: double_batch(single(step))  # type: ignore[method-assign]
     seen = watch(learner, updating=updating)
@@ -322,7 +323,7 @@ def test_the_log_has_the_norm_of_each_weighted_terms_gradient_on_m(toy_data: Mak
     assert set(norms) == {"pose", "correspondence", "view", "matching"}
     for name, value in norms.items():
         on_m = [s for weight, s in seen.of_term[name].items() if weight.startswith("mapping.")]
-        expected = torch.stack([s.square().sum() for s in on_m]).sum().sqrt() * seen.learner.weights[name]
+        expected = torch.stack([s.square().sum() for s in on_m]).sum().sqrt() * seen.learner.updates.weights[name]
         assert value == pytest.approx(float(expected), rel=1e-10)
         assert value > 0
 
@@ -331,7 +332,7 @@ def test_a_pretraining_step_lowers_the_squared_error_of_synthetic_poses(toy_data
     config = config_of("synthetic-only", pretrain_steps=4, joint_steps=0)
     learner = murauer.Learner(config, toy_data(0, real=False))
     learner.nets.double().train()
-    learner.pretraining_groups = in_double(learner.pretraining_groups)
+    learner.updates.pretraining_groups = in_double(learner.updates.pretraining_groups)
     single = learner.batches.pretraining
     learner.batches.pretraining = lambda step: double_labelled(single(step))  # type: ignore[method-assign]
     seen = watch(learner)
@@ -340,7 +341,7 @@ def test_a_pretraining_step_lowers_the_squared_error_of_synthetic_poses(toy_data
 
     def loss() -> float:
         with torch.no_grad():
-            estimate = nets.pose(nets.features(drawn.images.image, learner.pretraining_groups)).numpy()
+            estimate = nets.pose(nets.features(drawn.images.image, learner.updates.pretraining_groups)).numpy()
         assert drawn.known.all()
         return float(np.mean((estimate - drawn.joints.numpy()) ** 2))
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handloom.learn import crossing, crossing_nets, murauer, preview
+from handloom.learn import crossing, crossing_nets, murauer, murauer_updates, preview
 from handloom.learn.data import load_training_data
 from handloom.learn.model import read_checkpoint
 from handloom.learn.murauer_batches import REAL, make_stream
@@ -136,7 +136,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, recordings: SimpleNamespace) -
     steps = {"steps": 3, "batch": 8, "labels": 5, "log_every": 1}
     preview = {"method": "murauer", "arm": "preview", "values": steps, "synth": [], "real": real}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(murauer.Learner, "_groups", halves)
+        patch.setattr(murauer_updates.Updates, "_groups", halves)
         run_one(full, folder / "one")
         with pytest.raises(KeyboardInterrupt):
             run_one(full, folder / "one_to_two", stop=7)
@@ -226,7 +226,7 @@ def test_a_run_goes_on_with_fewer_processes(two: SimpleNamespace, monkeypatch: p
     assert said[0] == "stopped after 7 steps"
     assert said[1].startswith("Stopped, because rank 0 did: stopped after 7 steps")
     assert read_checkpoint(run)["description"]["step"] == 6
-    monkeypatch.setattr(murauer.Learner, "_groups", halves)
+    monkeypatch.setattr(murauer_updates.Updates, "_groups", halves)
     run_one(two.full, run, resume=True)
     assert_same_losses(lines(two.folder / "one"), lines(run), tolerance=TOLERANCE)
 
