@@ -93,6 +93,7 @@ _RUNNING = (
     click.option("--preset", type=PRESETS, help="How large and how long.  [default: quick]"),
     set_option,
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 0]"),
+    click.option("--tensorboard", is_flag=True, default=None, help="Log as event files too: RUN/tensorboard."),
     click.option("--device", help="auto, cpu, cuda, cuda:1, ...  [default: auto]"),
     click.option(
         "--minutes", type=click.FloatRange(min=0), help="Stop at a checkpoint after so long; --resume goes on."

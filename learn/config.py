@@ -93,6 +93,8 @@ class TrainConfig(BaseModel):
     """The convolutional networks through torch.compile: the first steps take a minute."""
     log_every: int = Field(default=50, ge=1)
     """Steps between two lines of metrics.jsonl: the only ones that wait for the device."""
+    tensorboard: bool = False
+    """Also write the log as event files into RUN/tensorboard (extra 'tensorboard')."""
     save_every: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; the last step always leaves one."""
     memory_mb: Memory = "auto"

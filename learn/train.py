@@ -9,16 +9,18 @@ processes share each step's samples (`ranks.py`); a checkpoint does not know how
 go on with more or fewer.
 
 A run directory holds `config.yaml` (resolved; feeds a new run as it is), `data.json` (recordings used, by
-uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` and `checkpoint.pt`; where training
-stopped at a term that is not finite, `not_finite.json` with the samples of that step; in `samples/` pictures of what
-a generator makes, where the method has one.
+uuid), `labelled_frames.txt` (the only labels that were seen), `metrics.jsonl` (a JSON object a log line) and
+`checkpoint.pt`; in `tensorboard/` the log as event files, where these are asked for; where training stopped at a term
+that is not finite, `not_finite.json` with the samples of that step; in `samples/` pictures of what a generator makes,
+where the method has one.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from ..stores.config import checked, read_yaml, with_overrides, write_yaml
 from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from .config import HOW, TrainConfig
 from .data import TrainingData, Validation, load_training_data, load_validation, open_validation
+from .event_files import EventFiles, need_tensorboard, remove_event_files
 from .model import CHECKPOINT, method_module, read_checkpoint, write_checkpoint
 from .pooled import with_memory
 from .ranks import Launch, Ranks, joined, launched, stopped_with
@@ -153,6 +156,8 @@ def train(
             process failed.
     """
     started = time.perf_counter()
+    if config.tensorboard:
+        need_tensorboard()
     launch = launched()
     device = rank_device(config.device, launch)
     with joined(launch, device) as ranks:
@@ -188,7 +193,10 @@ def train(
             ranks.from_first(lambda: _open_run(run_dir, config, sources))
         ranks.start_alike(learner.nets)
         until = None if minutes is None else started + 60 * minutes
-        done, metrics = _loop(learner, config, run_dir, first, val is not None, validation, until, progress, ranks)
+        with _event_files(config, run_dir, ranks) as events:
+            done, metrics = _loop(
+                learner, config, run_dir, first, val is not None, validation, until, progress, ranks, events
+            )
     seconds = time.perf_counter() - started
     return RunResult(run_dir, done, learner.total_steps, seconds, metrics, ranks.rank)
 
@@ -334,6 +342,7 @@ def _loop(
     until: float | None,
     progress: Progress | None,
     ranks: Ranks,
+    events: EventFiles | None,
 ) -> tuple[int, dict[str, float]]:
     """Steps done in all and the last line of the log; `until` is a time of `perf_counter` to stop at."""
     total = learner.total_steps
@@ -360,6 +369,8 @@ def _loop(
             if ranks.first:
                 with (run_dir / METRICS).open("a") as file:
                     file.write(json.dumps(metrics) + "\n")
+                if events is not None:
+                    events.write(metrics)
                 if progress is not None:
                     progress(done, total, metrics)
         if ranks.first:
@@ -372,6 +383,16 @@ def _loop(
     if not total:
         ranks.from_first(lambda: _save(run_dir, learner, 0))
     return total, metrics
+
+
+@contextmanager
+def _event_files(config: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[EventFiles | None]:
+    """Event files where they are asked for, on rank 0."""
+    if not (config.tensorboard and ranks.first):
+        yield None
+        return
+    with closing(EventFiles(run_dir, _metric_lines(run_dir))) as events:
+        yield events
 
 
 def _is_over(until: float, *, log: bool, ranks: Ranks) -> bool:
@@ -468,7 +489,7 @@ def _check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> bool:
 def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
     """A resume with another configuration would be neither the old run nor a new one."""
     recorded = read_yaml(run_dir / CONFIG)
-    free = {"device", "log_every", "save_every", "val_every", *HOW}
+    free = {"device", "log_every", "tensorboard", "save_every", "val_every", *HOW}
     given = config.model_dump(mode="json")
     for name in sorted((recorded.keys() | given.keys()) - free):
         if recorded.get(name) != given.get(name):
@@ -485,6 +506,8 @@ def _open_run(run_dir: Path, config: TrainConfig, sources: Mapping[str, Any]) ->
         (run_dir / name).unlink(missing_ok=True)
     for picture in (run_dir / SHEETS).glob("*.png"):
         picture.unlink()
+    if not config.tensorboard:
+        remove_event_files(run_dir)
     write_yaml(config.model_dump(mode="json"), run_dir / CONFIG)
     (run_dir / DATA).write_text(json.dumps(sources, indent=1) + "\n")
     (run_dir / LABELLED).write_text("".join(f"{frame}\n" for frame in sources["labelled_frames"]))
