@@ -14,7 +14,6 @@ under [metadata]; what others wrote may be in any unit, so of theirs only the in
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import cv2
 import numpy as np
 
 from ..stores.camera import Camera, Rig, read_rig
+from ..stores.documents import read_toml, said
 from ..stores.errors import HandloomError
 
 
@@ -34,8 +34,8 @@ def read_any_rig(path: Path) -> Rig:
         HandloomError: it is neither.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        values = read_toml(path)
+    except (OSError, ValueError):
         return read_rig(path)  # which says what is wrong
     return read_rig(path) if "schema" in values or "camera" in values else _parsed(values, where=str(path))
 
@@ -47,9 +47,9 @@ def read_anipose(path: Path) -> Rig:
         HandloomError: it is missing, no TOML, holds no camera, a fisheye lens, or a camera of the wrong form.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HandloomError("The calibration cannot be read", where=str(path), why=str(error)) from error
+        values = read_toml(path)
+    except (OSError, ValueError) as error:
+        raise HandloomError("The calibration cannot be read", where=str(path), why=said(error)) from error
     return _parsed(values, where=str(path))
 
 

@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stores.camera import Camera, Rig, read_rig
+from ..stores.camera import LARGEST_PX, Camera, Rig, read_rig
+from ..stores.documents import read_small, said
 from ..stores.errors import HandloomError
 
 Kind = Literal["ir", "color"]
@@ -163,9 +164,10 @@ def _guessed(name: str, view: int, files: Mapping[tuple[int, int], Path]) -> Cam
 
 def _read(file: Path) -> NDArray[Any]:
     try:
-        data = np.frombuffer(file.read_bytes(), np.uint8)
-    except OSError as error:
-        raise HandloomError("A picture cannot be read", where=str(file), why=error.strerror or str(error)) from error
+        data = np.frombuffer(read_small(file), np.uint8)
+    except (OSError, ValueError) as error:
+        raise HandloomError("A picture cannot be read", where=str(file), why=said(error)) from error
+    _refuse_huge(file, data.tobytes())
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise HandloomError("This is no picture of 8 or 16 bits", where=str(file), fix="copy it again, or delete it")
@@ -188,3 +190,20 @@ def _has_colour(file: Path) -> bool:
         return False
     spread = image[..., :3].max(2).astype(np.float64) - image[..., :3].min(2)
     return bool(spread.mean() > 2)
+
+
+def _refuse_huge(file: Path, data: bytes) -> None:
+    """What a header promises is made before the first pixel is looked at."""
+    import io
+    import warnings
+
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = Image.open(io.BytesIO(data)).size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        width = height = LARGEST_PX + 1
+    if max(width, height) > LARGEST_PX:
+        raise HandloomError("This is no picture of 8 or 16 bits", where=str(file), fix="copy it again, or delete it")

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import Camera, Rig, project, unproject
+from ..stores.documents import read_small, said
 from ..stores.errors import HandloomError
 from ..stores.label_files import (
     BIGHAND_K,
@@ -309,7 +310,10 @@ def read_msra_bin(path: Path) -> NDArray[np.uint16]:
     Raises:
         HandloomError: truncated, or not such a file.
     """
-    data = path.read_bytes()
+    try:
+        data = read_small(path)
+    except (OSError, ValueError) as error:
+        raise HandloomError("An image of MSRA15 cannot be read", where=str(path), why=said(error)) from error
     header = np.frombuffer(data[:24], "<i4").tolist() if len(data) >= 24 else []
     if header[:2] != [320, 240]:
         why = f"width and height read {header[:2]}, not [320, 240]" if header else f"{len(data)} bytes"

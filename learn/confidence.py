@@ -90,7 +90,7 @@ def from_text(text: str | None) -> Confidence:
         rank = values["rank_correlation"]
         pair = None if rank is None else (float(rank[0]), float(rank[1]))
         return Confidence(view, fused, bool(values["calibrated"]), int(values["frames"]), pair)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"confidence: {error}") from error
 
 

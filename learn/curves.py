@@ -8,7 +8,6 @@ are NYU's, another data set, and only the shape of the curves can be compared.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..stores.documents import read_json_object
 from ..stores.errors import HandloomError
 from ..stores.page import Picture, Theme, both, chart, legend
 from .report import Block, Cell, Gallery, Section, Table, Text
@@ -121,7 +121,7 @@ def read_results(folder: Path, *, split: str) -> tuple[list[Result], list[str]]:
     found, left_out = [], []
     for path in sorted(folder.glob("seed-*/results/*.json")):
         try:
-            row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            row = read_json_object(path)
             if row["split"] != split:
                 continue
             changed = dict(str(each).split("=", 1) for each in row.get("overrides", ()))
@@ -134,7 +134,7 @@ def read_results(folder: Path, *, split: str) -> tuple[list[Result], list[str]]:
             one = Result(str(row["arm"]), labels, int(row["seed"]), float(row["mean_mm"]), _labelled(path, row), share)
             assert math.isfinite(one.mean_mm)
             found.append(one)
-        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, AssertionError) as error:
             raise HandloomError("The result cannot be read", where=str(path), why=repr(error)) from error
     if not found:
         raise HandloomError(

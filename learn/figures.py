@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
+from ..stores.documents import read_small, said
 from ..stores.errors import HandloomError
 from ..stores.page import Picture, Theme, both, chart, legend
 from .metrics import AUC_LIMIT_MM, THRESHOLDS_MM, Interval, success_curve
@@ -106,25 +106,27 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Every number of a run's metrics.jsonl as (steps, values); an unfinished last line is ignored.
 
     Raises:
-        HandloomError: the run has no metrics.
+        HandloomError: the run has no metrics, or no file of them.
     """
     path = run / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise HandloomError("The run has no metrics", where=str(path), why=str(error)) from error
+        lines = read_small(path).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError) as error:
+        raise HandloomError("The run has no metrics", where=str(path), why=said(error)) from error
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for line in lines:
         try:
-            row: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:
+            row = json.loads(line, parse_int=float)  # a whole number of any length would be none of float's
+        except (ValueError, RecursionError):
             continue
-        step = float(row.get("step", len(curves)))
+        step = row.get("step") if isinstance(row, dict) else None
+        if not isinstance(step, float):
+            continue
         for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+            if name != "step" and isinstance(value, float):
                 steps, values = curves.setdefault(name, ([], []))
                 steps.append(step)
-                values.append(float(value))
+                values.append(value)
     return curves
 
 

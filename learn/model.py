@@ -126,6 +126,8 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     """
     path = run / CHECKPOINT if run.is_dir() else run
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise HandloomError(
@@ -134,8 +136,8 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         why = "it holds more than tensors and plain values; such files can run code and are not opened"
         raise HandloomError("The checkpoint cannot be read", where=str(path), why=why) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        why = str(error).splitlines()[0]
+    except Exception as error:  # whatever torch says to bytes that are none of its own
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise HandloomError("The checkpoint cannot be read", where=str(path), why=why) from error
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise HandloomError("This is not a checkpoint of handloom", where=str(path))

@@ -140,7 +140,7 @@ def refuse_unmeasured(text: str | None, *, where: str) -> None:
     """
     try:
         moved = float(json.loads(text)["moved_mm"]) if text else None
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         moved = None
     if moved is None or not moved <= MOST_MOVED_MM:
         raise HandloomError(

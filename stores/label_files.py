@@ -38,6 +38,8 @@ BIGHAND_K: Final = (475.07, 475.07, 315.94, 245.29)
 LARGEST_BYTES: Final = 1 << 30
 NYU_TEST: Final = (8252, 2440)
 """Frames of NYU's test set, and the one from which on it shows its second person."""
+MOST_NYU_ROWS: Final = 1_000_000
+"""Cameras times frames; the training set has 218,271."""
 Y_DOWN: Final = (1.0, -1.0, 1.0)
 Y_DOWN_Z_FORWARD: Final = (1.0, -1.0, -1.0)
 
@@ -136,21 +138,29 @@ def nyu_points(path: Path, variable: Literal["joint_xyz", "joint_uvd"]) -> F64:
     Raises:
         HandloomError: no MATLAB file, or none with such a variable.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    from scipy.io import loadmat, whosmat
+
+    def refuse(shape: tuple[int, ...] | None) -> HandloomError:
+        return HandloomError(
+            "The file is not NYU's joint_data.mat", where=str(path),
+            why=f"it needs {variable} (camera, frame, 36, 3)" + ("" if shape is None else f"; found {shape}"),
+        )  # fmt: skip
 
     try:
-        found = loadmat(path, variable_names=[variable])
-    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
-        raise HandloomError("The file is no MATLAB file that can be read", where=str(path), why=str(error)) from error
-    values = found.get(variable)
-    if values is None or np.ndim(values) != 4 or np.shape(values)[2:] != (36, 3):
-        raise HandloomError(
-            "The file is not NYU's joint_data.mat", where=str(path),
-            why=f"it needs {variable} (camera, frame, 36, 3)"
-            + ("" if values is None else f"; found {np.shape(values)}"),
-        )  # fmt: skip
-    return np.asarray(values, np.float64)
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        shape = {name: shape for name, shape, _ in whosmat(path)}.get(variable)
+        if shape is None or len(shape) != 4 or shape[2:] != (36, 3) or not shape[0] * shape[1] <= MOST_NYU_ROWS:
+            raise refuse(shape)
+        values = np.asarray(loadmat(path, variable_names=[variable])[variable], np.float64)
+    except HandloomError:
+        raise
+    except Exception as error:  # whatever SciPy says to bytes that are none of MATLAB's
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise HandloomError("The file is no MATLAB file that can be read", where=str(path), why=why) from error
+    if values.shape != shape:
+        raise refuse(values.shape)
+    return values
 
 
 def nyu_subjects(count: int) -> NDArray[np.int64]:

@@ -117,6 +117,8 @@ def open_hand(source: str, *, mapping: Path | None = None) -> HandFile:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise HandloomError("The hand cannot be read", where=str(path), why="it is no file")
         if path.stat().st_size > MAX_BYTES:
             raise HandloomError("The file is too large for a hand", where=str(path), why=f"more than {MAX_BYTES} bytes")
         return path.read_bytes()

@@ -14,7 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import yaml
+from scipy.io import savemat
 
+from handloom.capture.pictures import _read as read_picture
 from handloom.learn.config import TrainConfig
 from handloom.learn.result_files import DATASETS, read_results
 from handloom.stores.config import load_config
@@ -80,6 +82,13 @@ def pickled(count: int) -> bytes:
     return b"\x80\x04\x8e" + struct.pack("<Q", count) + b"x."
 
 
+def matlab(frames: int, said: int) -> bytes:
+    """NYU's labels: of so many frames, all zero, or with another number of them in the header."""
+    stream = io.BytesIO()
+    savemat(stream, {"joint_xyz": np.zeros((1, frames, 36, 3), np.float32)}, do_compression=frames > 1)
+    return stream.getvalue().replace(struct.pack("<4i", 1, frames, 36, 3), struct.pack("<4i", 1, said, 36, 3))
+
+
 def laughs(depth: int) -> bytes:
     """YAML's aliases of aliases: nine to the power of `depth` values in as many lines."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
@@ -119,6 +128,9 @@ BOMBS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "a hand's archive of petabytes": ("h.npz", archive("vertices", npy(WIDE)), hand),
     "a pickle of exabytes": ("h.pkl", pickled(1 << 62), hand),
     "a pickle of gigabytes": ("h.pkl", pickled(1 << 33), hand),
+    "a MATLAB file of gigabytes": ("p.mat", matlab(1, 2_000_000_000), read_poses),
+    "a MATLAB file of half a gigabyte": ("p.mat", matlab(1, 999_999), read_poses),
+    "a picture of 60,000 x 60,000": ("0.png", png(60_000, 60_000), read_picture),
     "a configuration of a billion laughs": ("c.yaml", laughs(10), config),
     "a configuration nested without end": ("c.yaml", b"a: " + b"[" * 100_000, config),
 }
