@@ -35,9 +35,11 @@ VERSION: Final = 1
 NORMALISATION: Final = "(depth - center_z) / (cube / 2); 1 outside the cube and where there is no return"
 CROP: Final = "nearest pixel of a camera with fx = input_px * center_z / cube, fy / fx as the sensor's, centre central"
 BATCH: Final = 32
+"""Images at a time, unless the model file says otherwise."""
 PASSES: Final = 2
 """Crops an image: around the centre found, then around the palm predicted."""
 LARGEST_INPUT_PX: Final = 1024
+LARGEST_BATCH: Final = 1024
 LARGEST_CUBE_MM: Final = 2000.0
 
 
@@ -114,6 +116,8 @@ class Model:
     session: Any
     """onnxruntime's, or what stands in for it (`openvino_runtime.py`)."""
     confidence: Confidence
+    batch: int = BATCH
+    """Crops that the network takes at a time."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -123,8 +127,9 @@ class Model:
 
     def predict_crops(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """Crops (B, 1, P, P) to joints (B, J, 3), mm relative to the crop's centre."""
+        size = self.batch
         parts = [
-            self.session.run(None, {"crop": crops[start : start + BATCH]})[0] for start in range(0, len(crops), BATCH)
+            self.session.run(None, {"crop": crops[start : start + size]})[0] for start in range(0, len(crops), size)
         ]
         empty = np.zeros((0, len(self.layout), 3), np.float32)
         return np.concatenate(parts) if parts else empty
@@ -196,9 +201,10 @@ def load(
         _check_metadata(path, metadata, layout)
         known, hand = LAYOUTS[metadata["layout"]], metadata["hand"]
         input_px, cube_mm = int(metadata["input_px"]), float(metadata["cube_mm"])
-        plausible = 0 < input_px <= LARGEST_INPUT_PX and 0 < cube_mm <= LARGEST_CUBE_MM
+        batch = int(metadata.get("batch", BATCH))
+        plausible = 0 < input_px <= LARGEST_INPUT_PX and 0 < cube_mm <= LARGEST_CUBE_MM and 0 < batch <= LARGEST_BATCH
         if hand not in ("right", "left") or not plausible:
-            raise ValueError(f"hand '{hand}', input_px {input_px}, cube_mm {cube_mm}")
+            raise ValueError(f"hand '{hand}', input_px {input_px}, cube_mm {cube_mm}, batch {batch}")
         for name in ("description", "provenance"):
             if not isinstance(json.loads(metadata.get(name, "{}")), dict):
                 raise ValueError(f"its {name} is no object")
@@ -222,7 +228,7 @@ def load(
         session = OpenvinoSession(data, threads=threads, where=str(path))
     elif runtime != "onnxruntime":
         raise HandloomError(f"There is no runtime '{runtime}'", fix="'onnxruntime' or 'openvino'")
-    return Model(path, known, hand, input_px, cube_mm, metadata, session, confidence)
+    return Model(path, known, hand, input_px, cube_mm, metadata, session, confidence, batch)
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str], layout: str | None) -> None:

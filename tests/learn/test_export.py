@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from handloom.learn import crossing_recipe, murauer_recipe, train
+from handloom.learn.crossing_graph import pose_graph
+from handloom.learn.crossing_nets import PoseNet
 from handloom.learn.export import export
 from handloom.learn.model import PoseModel, load_model, method_module
 from handloom.learn.predict import load
@@ -84,6 +87,55 @@ def test_onnxruntime_agrees_with_torch(tmp_path: Path, method: str, preset: str)
 def test_crossing_nets_with_the_authors_normalisation(tmp_path: Path):
     model = fresh("crossing", "quick", lambda d: d.update(normalisation="min-max"))
     assert export(model, tmp_path / "m.onnx").parity_mm < 0.01
+
+
+FOLDED = {"Conv", "MaxPool", "Relu", "LeakyRelu", "Add", "Flatten", "Gemm", "Reshape", "Mul"}
+
+
+@pytest.mark.parametrize(("method", "preset"), [("murauer", "fast"), ("crossing", "quick"), ("crossing", "paper")])
+def test_nothing_is_left_to_fold(tmp_path: Path, method: str, preset: str):
+    """No constants to compute, no shapes to find out; the one normalisation is behind a sum, which takes none in."""
+    export(fresh(method, preset), tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds.count("BatchNormalization") == (method == "murauer")
+    assert set(kinds) - {"BatchNormalization"} <= FOLDED
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 17)]
+
+
+@pytest.mark.parametrize("input_px", [128, 256])
+def test_minimal_filtering_is_the_convolution_it_stands_for(input_px: int):
+    """Hands, noise and single pixels at the edges and the seams of the tiles: the joints of torch within 0.001 mm."""
+    model = fresh("crossing", "paper", lambda d: d.update(input_px=input_px))
+    assert isinstance(model.net, PoseNet)
+    rng = np.random.default_rng(2)
+    crops = np.ones((40, 1, input_px, input_px), np.float32)
+    crops[:8] = rng.uniform(-1, 1, (8, 1, input_px, input_px))
+    for crop, row in zip(
+        crops[8:], [0, 1, 2, 14, 15, 16, 17, 31, 32, 33, 34, 47, *rng.integers(0, 128, 20)], strict=True
+    ):
+        crop[0, row - input_px, rng.integers(0, input_px)] = -1
+        crop[0, -1 - row, [0, -1]] = 0
+    sessions = {}
+    for filtered in (True, False):
+        data = pose_graph(model.net, input_px=input_px, joints=26, filtered=filtered)
+        assert data is not None
+        sessions[filtered] = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    ours, plain = (sessions[filtered].run(None, {"crop": crops})[0] for filtered in (True, False))
+    theirs = model.predict_mm(torch.from_numpy(crops)).numpy()
+    assert np.ptp(theirs, axis=0).max() > 1
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    assert plain == pytest.approx(theirs, abs=1e-3)
+
+
+def test_the_file_says_how_many_images_go_at_a_time(tmp_path: Path):
+    for method, preset, batch in (("murauer", "quick", 32), ("crossing", "quick", 8)):
+        export(fresh(method, preset), tmp_path / f"{method}.onnx")
+        model = load(tmp_path / f"{method}.onnx")
+        assert model.batch == batch
+        crops = np.random.default_rng(0).uniform(-1, 1, (35, 1, 64, 64)).astype(np.float32)
+        alone = [model.predict_crops(crop[None])[0] for crop in crops]
+        assert model.predict_crops(crops) == pytest.approx(np.array(alone), abs=1e-3)
 
 
 def test_the_file_is_one_file_and_small_batches_and_large_ones_run(tmp_path: Path):

@@ -129,6 +129,8 @@ def test_a_truncated_file_is_refused(exported: Path, tmp_path: Path):
         ({"input_px": "64"}, "does not fit"),
         ({"input_px": "many"}, "incomplete"),
         ({"cube_mm": "-3"}, "incomplete"),
+        ({"batch": "0"}, "incomplete"),
+        ({"batch": "1000000"}, "incomplete"),
     ],
 )
 def test_other_models_are_refused(exported: Path, tmp_path: Path, changes: dict[str, str], what: str):
