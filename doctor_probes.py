@@ -59,8 +59,10 @@ def torch() -> dict[str, Any]:
 
     gpus = []
     if package.cuda.is_available():
-        properties = [package.cuda.get_device_properties(i) for i in range(package.cuda.device_count())]
-        gpus = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in properties]
+        for i in range(package.cuda.device_count()):
+            about = package.cuda.get_device_properties(i)
+            kind = "bfloat16" if about.major >= 8 else "no bfloat16: it trains in float32"
+            gpus.append(f"{about.name}, {about.total_memory / 2**30:.0f} GiB, {kind}")
     return {"version": package.__version__, "cuda": package.version.cuda, "gpus": gpus}
 
 

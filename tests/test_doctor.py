@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from handloom import doctor
+from handloom import doctor_hardware as hardware
 from handloom.cli import main
 from handloom.doctor import Check
+from handloom.stores import machine
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.recording import create_recording
 from handloom.stores.table import Appender
@@ -63,7 +65,18 @@ def test_a_machine_and_its_recordings(tmp_path: Path) -> None:
     facts = json.loads(run(bad, "--json").stdout)
     assert facts["ok"] is False
     assert facts["recordings"][0]["findings"][0]["code"] == "empty"
-    assert {check["name"] for check in facts["machine"]} >= {"memory", "Python", "packages", "torch", "OpenGL"}
+    assert {check["name"] for check in facts["machine"]} >= {
+        "processor",
+        "CPU features",
+        "memory",
+        "GPU",
+        "disk here",
+        "OpenGL",
+        "RealSense",
+        "Python",
+        "packages",
+        "torch",
+    }
     assert run(tmp_path / "none.zarr").exit_code == 2
 
 
@@ -104,8 +117,8 @@ def test_an_installed_library_answers() -> None:
 
 
 def test_small_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    usage = doctor.shutil.disk_usage
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(path)._replace(free=64 << 20))
+    usage = hardware.shutil.disk_usage
+    monkeypatch.setattr(hardware.shutil, "disk_usage", lambda path: usage(path)._replace(free=64 << 20))
     assert doctor.shared_memory().lines() == [
         "note     shared memory    67 MB free in /dev/shm; recording eight cameras wants",
         "                          442",
@@ -120,10 +133,10 @@ def test_small_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         "/proc/cpuinfo": "model name : Old\nflags : sse2\n",
         "/sys/module/usbcore/parameters/usbfs_memory_mb": "16\n",
     }
-    monkeypatch.setattr(doctor, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(machine, "read", lambda path: files.get(path, ""))
     assert (doctor.memory().state, doctor.memory().said[:18]) == ("note", "2.0 GiB, 2.0 free;")
+    assert (doctor.processor().state, doctor.processor().fix) == ("note", "--jobs 1")
     assert "limited to 0.5" in doctor.processor().said
-    assert "without AVX2" in doctor.processor().said
     two = doctor.realsense({"version": "2.59.1", "cameras": ["D435 1", "D435 2"]})
     assert two.fix == "echo 128 | sudo tee /sys/module/usbcore/parameters/usbfs_memory_mb"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nowhere"))
@@ -138,6 +151,95 @@ def test_every_remedy_of_a_machine_with_nothing_is_said_in_eighty_columns() -> N
         assert check.fix
         assert max(map(len, check.lines())) <= 80
     assert doctor.pytorch({"version": "2.13.0", "cuda": "12.8", "gpus": ["H100, 79 GiB"]}).state == "ok"
+
+
+def system(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
+    """A machine whose /proc and /sys say this."""
+    monkeypatch.setattr(machine, "read", lambda path: files.get(path, ""))
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "said"),
+    [
+        ("sse2 hypervisor", "note", "without AVX2 networks run at half their speed"),
+        ("avx2 fma", "ok", "avx2 fma; no units for bfloat16: all is computed in float32"),
+        ("avx2 fma avx512f amx_bf16", "ok", "avx2 fma avx512f amx_bf16; units for bfloat16: 'train recommend' times"),
+        ("", "note", "cannot be told"),
+    ],
+)
+def test_what_the_processor_can_do_and_what_it_means(
+    monkeypatch: pytest.MonkeyPatch, flags: str, state: str, said: str
+) -> None:
+    system(monkeypatch, {"/proc/cpuinfo": f"model name : Some\nflags : {flags}\n"})
+    check = doctor.features()
+    assert check.state == state
+    assert said in check.said
+    assert max(map(len, check.lines())) <= 80
+    assert ("host-passthrough" in check.fix) == ("hypervisor" in flags)
+    system(monkeypatch, {"/proc/cpuinfo": "processor : 0\nFeatures : fp asimd bf16\n"})
+    assert doctor.features().said.startswith("asimd bf16; units for bfloat16")
+
+
+def test_a_gpu_and_what_keeps_it_idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu, cuda = ({"version": "2.13.0+cpu", "cuda": None, "gpus": []}, {"version": "2.13.0", "cuda": "12.8", "gpus": []})
+    card = tmp_path / "0000:01:00.0"
+    card.mkdir()
+    monkeypatch.setattr(hardware, "PCI", tmp_path)
+    system(monkeypatch, {})
+    assert doctor.gpu({**cuda, "gpus": ["H100, 79 GiB, bfloat16"]}).said == "H100, 79 GiB, bfloat16"
+    assert doctor.gpu(cpu).state == "ok"
+    assert "training takes its time" in doctor.gpu(cpu).said
+    there = {str(card / "vendor"): "0x10de\n", str(card / "class"): "0x030000\n"}
+    system(monkeypatch, there)
+    idle = doctor.gpu(cpu)
+    assert idle.said == "one by NVIDIA (0000:01:00.0) without its driver lies idle"
+    assert "nvidia-driver" in idle.fix or "--gpus all" in idle.fix
+    system(monkeypatch, {**there, "/proc/driver/nvidia/version": "550"})
+    assert doctor.gpu(cpu).fix == "pip install --force-reinstall torch==2.13.0"
+    assert doctor.gpu(cuda).fix == "nvidia-smi   (if that fails: update the driver)"
+    system(monkeypatch, {str(card / "vendor"): "0x1002\n", str(card / "class"): "0x030000\n"})
+    assert "the one by AMD here cannot be used" in doctor.gpu(cpu).said
+    assert all(max(map(len, check.lines())) <= 80 for check in (idle, doctor.gpu(cpu), doctor.gpu(cuda)))
+
+
+def test_a_camera_that_is_plugged_in_and_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "2-1").mkdir()
+    (tmp_path / "usb1").mkdir()
+    monkeypatch.setattr(hardware, "USB", tmp_path)
+    facts = {"idVendor": "8086", "product": "Intel(R) RealSense(TM) Depth Camera 435", "serial": "042", "speed": "5000"}
+    system(monkeypatch, {str(tmp_path / "2-1" / name): f"{value}\n" for name, value in facts.items()})
+    closed = doctor.realsense({"version": "2.59.1", "cameras": []})
+    assert closed.said == "2.59.1; Intel(R) RealSense(TM) Depth Camera 435 042 cannot be opened: no permission"
+    assert "99-realsense-libusb.rules" in closed.fix
+    bare = doctor.realsense({"missing": "pyrealsense2"})
+    assert bare.said.startswith("Intel(R) RealSense(TM) Depth Camera 435 042 is plugged in; the SDK is not installed")
+    assert doctor.realsense({"version": "2.59.1", "cameras": ["D435 042"]}).state == "ok"
+    facts["speed"] = "480"
+    system(monkeypatch, {str(tmp_path / "2-1" / name): f"{value}\n" for name, value in facts.items()})
+    slow = doctor.realsense({"version": "2.59.1", "cameras": ["D435 042"]})
+    assert "on USB 2 gives few images a second" in slow.said
+    assert all(max(map(len, check.lines())) <= 80 for check in (closed, bare, slow))
+
+
+def test_memory_by_a_container_s_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for free as a whole, however much of it was in use."""
+    files = {
+        "/proc/meminfo": "MemTotal: 16000000 kB\nMemAvailable: 15000000 kB\n",
+        "/sys/fs/cgroup/memory.max": str(4 << 30),
+        "/sys/fs/cgroup/memory.current": str(3 << 30),
+        "/sys/fs/cgroup/memory.stat": f"anon 1\ninactive_file {1 << 30}\n",
+    }
+    system(monkeypatch, files)
+    assert machine.memory() == (4 << 30, 2 << 30)
+    system(monkeypatch, {**files, "/sys/fs/cgroup/memory.max": "max"})
+    assert machine.memory() == (16_000_000 << 10, 15_000_000 << 10)
+    old = "/sys/fs/cgroup/memory/memory"
+    limits = {f"{old}.limit_in_bytes": str(1 << 30), f"{old}.usage_in_bytes": str(1 << 28)}
+    system(monkeypatch, {"/proc/meminfo": files["/proc/meminfo"], **limits})
+    assert machine.memory() == (1 << 30, 3 << 28)
+    quota = {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}
+    system(monkeypatch, quota)
+    assert machine.core_limit() == 1.5
 
 
 def test_a_long_command_is_not_broken_within_a_word() -> None:
