@@ -1,16 +1,19 @@
 """Error over the share of labelled frames: Crossing Nets and MURAUER side by side on the same frames, with baselines.
 
-    python benchmarks/shares.py --out gap [--seeds 3] [--shares 2,5,10,25,100] [--arms ...] [--jobs 2] [--tiny]
+    python benchmarks/shares.py --out gap [--seeds 3] [--shares 2,5,10,25,100] [--arms ...] [--jobs 2] [--px 64]
 
 The data are those of `gap.py`, whose folder it goes on with where there is one: what is trained here lies apart, in
 seed-*/shares. m % of the real training frames keep their labels; every arm sees the same ones, drawn by the seed, and
-all arms of 64 px, `quick` lengths:
+all arms of 64 px (on a GPU, `--px 128`: the paper's input; results of their own), `quick` lengths:
 
     murauer full            synthetic frames and twins, m % labelled, the rest unlabelled
     crossing full           the same without twins
     crossing paper          the paper's setting: m % labelled real frames, the rest unlabelled, nothing synthetic
     crossing paper-scratch  its baseline: `pos` alone, from random weights, on the labelled frames
     crossing paper-nearest  nearest neighbour in a 512-d PCA of the labelled frames
+
+and, where --arms names them, the paper's other baseline and its two ablations: crossing paper-gan-pretrained,
+crossing paper-no-smo, crossing paper-no-gan.
 
 Seeds are paired: within one all arms share data, labels and initial weights; intervals are Student's t over the seeds,
 of the differences within each. Everything is written as it is made: a run that was cut off goes on where it stopped.
@@ -35,9 +38,11 @@ from gap import train_cell as train_gap_cell
 
 SHARES = (2.0, 5.0, 10.0, 25.0, 100.0)
 ARMS = ("murauer full", "crossing full", "crossing paper", "crossing paper-scratch", "crossing paper-nearest")
+ALSO = ("crossing paper-gan-pretrained", "crossing paper-no-smo", "crossing paper-no-gan")
 ASKED = (
     ("crossing full", "murauer full"),
     ("crossing paper", "crossing paper-scratch"),
+    *(("crossing paper", other) for other in ALSO),
     ("crossing paper", "crossing paper-nearest"),
     ("crossing full", "crossing paper"),
 )
@@ -51,11 +56,22 @@ class ShareCell:
     seed: int
     arm: str
     percent: float
+    px: int = 64
 
     @property
     def name(self) -> str:
         """Of its folder and its result."""
-        return f"{self.arm.replace(' ', '-')}-{self.percent:g}"
+        return f"{self.arm.replace(' ', '-')}-{self.percent:g}{size_of(self.px)}"
+
+
+def size_of(px: int) -> str:
+    """The end of a name: nothing for the presets' own input."""
+    return "" if px == 64 else f"-{px}px"
+
+
+def base(seed: int, px: int) -> Cell:
+    """MURAUER's pre-training, which gap.py shares at 64 px."""
+    return Cell(seed, "synthetic-only", "0", variant=size_of(px).removeprefix("-"))
 
 
 def lengths(arm: str, sizes: Sizes) -> dict[str, Any]:
@@ -89,13 +105,14 @@ def train_share(out: Path, cell: ShareCell, sizes: Sizes, split: str) -> dict[st
     method, _, arm = cell.arm.partition(" ")
     run = folder / "shares" / cell.name
     given = {"seed": cell.seed, "label_seed": cell.seed, "labels": f"{cell.percent:g}%", "device": "auto"}
+    given["input_px"] = cell.px
     synthetic = [] if arm.startswith("paper") else [folder / "synth.zarr"]
     trained = train(
         preset(method, "quick", arm, given | lengths(cell.arm, sizes)),
         synth=[*synthetic, folder / "twins.zarr"] if method == "murauer" else synthetic,
         real=folder / "capture.zarr",
         run_dir=run,
-        init=folder / "runs" / "synthetic-only-0" if method == "murauer" else None,
+        init=folder / "runs" / base(cell.seed, cell.px).name if method == "murauer" else None,
         resume=(run / "config.yaml").exists(),
     )
     found = evaluate_model(
@@ -127,18 +144,18 @@ def run(
     *,
     jobs: int,
     split: str,
+    px: int,
 ) -> Iterator[dict[str, Any]]:
-    """The results of all cells as they come; MURAUER's pre-training, which gap.py shares, goes first."""
+    """The results of all cells as they come; MURAUER's pre-training goes first."""
     for seed in seeds:
         make_data(out / f"seed-{seed}", seed, sizes, jobs)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         if any(arm.startswith("murauer") for arm in arms):
-            before = [
-                pool.submit(train_gap_cell, out, Cell(seed, "synthetic-only", "0"), sizes, split, ()) for seed in seeds
-            ]
+            larger = () if px == 64 else (f"input_px={px}",)
+            before = [pool.submit(train_gap_cell, out, base(seed, px), sizes, split, larger) for seed in seeds]
             for done in as_completed(before):
                 done.result()
-        cells = [ShareCell(seed, arm, percent) for seed in seeds for percent in shares for arm in arms]
+        cells = [ShareCell(seed, arm, percent, px) for seed in seeds for percent in shares for arm in arms]
         rest = [pool.submit(train_share, out, cell, sizes, split) for cell in cells]
         for done in as_completed(rest):
             yield done.result()
@@ -166,12 +183,12 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     shares = sorted({r["percent"] for r in results})
     by = means(results)
     labels = {r["percent"]: r["labels"] for r in results}
-    lines = [f"{'mean joint error, mm':<26}" + "".join(f"{f'{m:g} %':>9}" for m in shares)]
-    lines.append(f"{'labelled frames':<26}" + "".join(f"{labels[m]:>9}" for m in shares))
-    for arm in ARMS:
+    lines = [f"{'mean joint error, mm':<30}" + "".join(f"{f'{m:g} %':>9}" for m in shares)]
+    lines.append(f"{'labelled frames':<30}" + "".join(f"{labels[m]:>9}" for m in shares))
+    for arm in (*ARMS, *ALSO):
         if any((arm, m) in by for m in shares):
             cells = [f"{np.mean(by[arm, m]):>9.2f}" if (arm, m) in by else f"{'':>9}" for m in shares]
-            lines.append(f"{arm:<26}" + "".join(cells))
+            lines.append(f"{arm:<30}" + "".join(cells))
     lines += ["", "difference within each seed, mm (95 % interval, seeds)"]
     for a, b in ASKED:
         for m in shares:
@@ -183,13 +200,13 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def write_page(out: Path, results: Sequence[dict[str, Any]], split: str) -> Path:
+def write_page(out: Path, results: Sequence[dict[str, Any]], split: str, px: int = 64) -> Path:
     """The figures as one page."""
     from handloom.learn.crossing_figures import Share, paper_chart, shares_chart
     from handloom.learn.figures import success_chart
     from handloom.learn.report import Code, Gallery, Report, Section, Text
 
-    by, arms = means(results), [arm for arm in ARMS if any(r["arm"] == arm for r in results)]
+    by, arms = means(results), [arm for arm in (*ARMS, *ALSO) if any(r["arm"] == arm for r in results)]
     shares = sorted({r["percent"] for r in results})
     curves = {
         arm: [
@@ -217,7 +234,7 @@ def write_page(out: Path, results: Sequence[dict[str, Any]], split: str) -> Path
         success_chart(worst, caption=f"Share of images whose worst joint is within a distance, {least:g} % labelled."),
         Code("\n".join(table(results))),
     ]
-    path = out / f"shares-{split}.html"
+    path = out / f"shares-{split}{size_of(px)}.html"
     Report("Error over the share of labelled frames", [Section("Crossing Nets and MURAUER", blocks)]).write(
         path, overwrite=True
     )
@@ -228,17 +245,18 @@ def main() -> None:
     """Make what is missing of the data, train the cells, print the table."""
     parser = options(__doc__, ARMS, seeds=3)
     parser.add_argument("--shares", default=None, help="percent, default 2,5,10,25,100")
+    parser.add_argument("--px", type=int, default=64, choices=[64, 128], help="side of the input")
     args = parser.parse_args()
     sizes = QUICK if args.quick else TINY if args.tiny else Sizes()
     shares = [float(m) for m in args.shares.split(",")] if args.shares else [25.0, 100.0] if args.tiny else list(SHARES)
     arms = args.arms.split(",")
-    unknown = sorted(set(arms) - set(ARMS))
+    unknown = sorted(set(arms) - {*ARMS, *ALSO})
     if unknown:
-        parser.error(f"unknown arm '{unknown[0]}'; known: {', '.join(ARMS)}")
+        parser.error(f"unknown arm '{unknown[0]}'; known: {', '.join((*ARMS, *ALSO))}")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     print(f"{len(arms) * len(shares)} trainings x {len(seeds)} seeds")
     results, started = [], time.monotonic()
-    for result in run(args.out, seeds, arms, shares, sizes, jobs=args.jobs, split=args.split):
+    for result in run(args.out, seeds, arms, shares, sizes, jobs=args.jobs, split=args.split, px=args.px):
         results.append(result)
         print(
             f"{time.monotonic() - started:7.0f} s  seed {result['seed']}  {result['arm']:<24} {result['percent']:>4g} %"
@@ -246,9 +264,9 @@ def main() -> None:
             file=sys.stderr,
         )
     lines = table(results)
-    (args.out / f"shares-{args.split}.txt").write_text("\n".join(lines) + "\n")
+    (args.out / f"shares-{args.split}{size_of(args.px)}.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    print(write_page(args.out, results, args.split))
+    print(write_page(args.out, results, args.split, args.px))
 
 
 if __name__ == "__main__":

@@ -130,11 +130,11 @@ def test_running_statistics_follow_each_stage_s_captured_images_and_no_generated
 
 
 def test_rates_fall_at_the_end_of_the_vae_and_of_the_run_alone(toy_data: MakeData) -> None:
-    lengths = {"vae_steps": 4, "gan_steps": 2, "align_steps": 2, "joint_steps": 4}
+    lengths = dict.fromkeys(("vae_steps", "gan_steps", "align_steps", "joint_steps"), 4)
     rates = {"vae_rate": 1e-3, "gan_rate": 2e-3, "align_rate": 3e-3, "joint_rate": 4e-3}
     run = learner(tiny(cooldown=0.5, **lengths, **rates), toy_data)
     told = [float(run.step(index, log=False)["lr"]) * 1e3 for index in range(run.total_steps)]
-    assert told == pytest.approx([1, 1, 1, 0.5, 2, 2, 3, 3, 4, 4, 4, 2])
+    assert told == pytest.approx([1, 1, 1, 0.5] + [2] * 4 + [3] * 4 + [4, 4, 4, 2])
 
 
 def test_every_stage_has_the_betas_of_the_paper(toy_data: MakeData) -> None:
