@@ -47,6 +47,8 @@ ASKED = (
     ("crossing full", "crossing paper"),
 )
 """Which differences the table tells."""
+VIEW_CHANNELS_128 = [64, 32, 16, 16]
+"""Of MURAUER's view decoder, which ends at twice the side of its last layer, as the paper's does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ def train_share(out: Path, cell: ShareCell, sizes: Sizes, split: str) -> dict[st
     run = folder / "shares" / cell.name
     given = {"seed": cell.seed, "label_seed": cell.seed, "labels": f"{cell.percent:g}%", "device": "auto"}
     given["input_px"] = cell.px
+    if method == "murauer" and cell.px == 128:
+        given["architecture"] = {"view_channels": VIEW_CHANNELS_128}
     synthetic = [] if arm.startswith("paper") else [folder / "synth.zarr"]
     trained = train(
         preset(method, "quick", arm, given | lengths(cell.arm, sizes)),
@@ -151,7 +155,7 @@ def run(
         make_data(out / f"seed-{seed}", seed, sizes, jobs)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         if any(arm.startswith("murauer") for arm in arms):
-            larger = () if px == 64 else (f"input_px={px}",)
+            larger = () if px == 64 else (f"input_px={px}", f"architecture.view_channels={VIEW_CHANNELS_128}")
             before = [pool.submit(train_gap_cell, out, base(seed, px), sizes, split, larger) for seed in seeds]
             for done in as_completed(before):
                 done.result()

@@ -86,6 +86,17 @@ class MurauerConfig(TrainConfig):
             raise ValueError("joint_steps must be 0: the arm 'synthetic-only' ends with pre-training")
         return self
 
+    @model_validator(mode="after")
+    def _views_are_as_large_as_images(self) -> Self:
+        stages = len(self.architecture.view_channels)
+        side = 4 * 2**stages
+        if self.input_px not in (side, 2 * side):
+            raise ValueError(
+                f"input_px must be {side} or {2 * side}: so large are the views that {stages} stages of "
+                "architecture.view_channels make"
+            )
+        return self
+
     @property
     def needs(self) -> Needs:
         """What this arm cannot do without."""

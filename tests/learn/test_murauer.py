@@ -563,6 +563,12 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(HandloomError) as caught:
         murauer.preset("quick", "real-only", pretrain_steps=3)
     assert "no synthetic images" in str(caught.value)
+    # An assertion in the view decoder stopped this one.
+    with pytest.raises(HandloomError) as caught:
+        murauer.preset("quick", "full", input_px=128)
+    assert "input_px must be 32 or 64" in str(caught.value)
+    longer = Architecture(features="plain", view_channels=(64, 32, 16, 16))
+    assert murauer.preset("quick", "full", input_px=128, architecture=longer).input_px == 128
 
 
 def test_a_few_steps_learn_the_toy_hand(toy_data: MakeData) -> None:
