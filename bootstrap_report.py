@@ -15,6 +15,7 @@ from .learn.inputs import cut, recording_views
 from .learn.pages import domain_sheet
 from .learn.predictions import predict_all
 from .learn.report import Block, Code, Facts, Report, Section, Text
+from .learn.report_data import write_data
 from .learn.report_tables import agreement_table
 from .learn.sheets import DRAWN_MM, DRAWN_PX, Sample, skeleton_sheet
 from .stores.camera import project
@@ -51,6 +52,8 @@ def write_report(made: Made, captured: Recording, path: Path) -> None:
         subtitle=f"{captured.n_frames} frames of {captured.n_views} cameras, no labels",
         made_by=f"handloom {__version__} bootstrap {made.recording} --seed {made.settings.seed}",
     ).write(path, overwrite=True)
+    runs = {folder.name: folder for folder in sorted((made.out / "runs").iterdir())}
+    write_data(path, agreements=made.scores, runs=runs)
 
 
 def _score(made: Made) -> list[Block]:

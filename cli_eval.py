@@ -75,9 +75,9 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
         **rest: Any,
     ) -> None:
         if report is not None:
-            from .stores.page import refuse_taken
+            from .learn.report_data import refuse_taken_page
 
-            refuse_taken(report, overwrite=overwrite)
+            refuse_taken_page(report, overwrite=overwrite)
         # A person is looked at on all of their frames unless a split is asked for.
         ctx = click.get_current_context()
         given = ctx.get_parameter_source("split") is not click.core.ParameterSource.DEFAULT
@@ -111,6 +111,7 @@ def eval_model(run: Path, recording: Path, frames: Frames, report: Path | None, 
         return
     click.echo("\n".join([*found.lines(), "", *breakdown(found.metrics)]))
     if report is not None:
+        click.echo(_numbers_said(report))
         click.echo(f"{report}: the same as a page, with pictures")
 
 
@@ -177,7 +178,7 @@ def eval_compare(
     for name, texts in notes.items():
         lines += ["", name, *(f"  {text}" for text in texts)]
     if report is not None:
-        lines += ["", f"{report}: the models as a page, with pictures"]
+        lines += ["", _numbers_said(report), f"{report}: the models as a page, with pictures"]
     click.echo("\n".join(lines))
 
 
@@ -240,6 +241,12 @@ def eval_results(
         click.echo(f"note: {note}", err=True)
 
 
+def _numbers_said(report: Path) -> str:
+    from .learn.report_data import data_file
+
+    return f"{data_file(report)}: these numbers, a JSON object a line"
+
+
 def _write_report(
     report: Path | None, found: Mapping[str, Evaluation], differences: Sequence[Difference], recording: Recording
 ) -> None:
@@ -248,6 +255,8 @@ def _write_report(
         return
     from . import __version__
     from .learn.pages import evaluation_report
+    from .learn.report_data import write_data
 
     page = evaluation_report(found, differences, recording, made_by=f"handloom {__version__} eval")
     page.write(report, overwrite=True)
+    write_data(report, evaluations=found.values(), differences=differences)

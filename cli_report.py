@@ -34,10 +34,11 @@ def report(
     """Write one page on RUN: errors, hard and worst frames, latent space, predicted views, training.
 
     Several runs are compared on the same images: errors and their differences, error over labels, latent distances.
-    The page needs no network and no other file.
+    The page needs no network and no other file; its numbers lie beside it as .metrics.jsonl.
     """
     from . import __version__
     from .console import progress
+    from .learn.report_data import data_file
     from .learn.run_report import write_report
     from .stores.recording import open_recording
 
@@ -60,6 +61,7 @@ def report(
     for title in done.left_out:
         click.echo(f"left out: {title} (the page says why)")
     click.echo(f"{out}: {done.size_bytes / 1e6:.1f} MB, open it in any browser")
+    click.echo(f"{data_file(out)}: its numbers and the training log, a JSON object a line")
     if len(runs) == 1:
         print_next(f"handloom export {runs[0]} --out model.onnx")
     else:

@@ -14,6 +14,7 @@ from .learn.figures import read_curves, training_chart
 from .learn.model import load_model
 from .learn.pages import domain_sheet, evaluation_sections, headline
 from .learn.report import Facts, Gallery, Report, Section, Text
+from .learn.report_data import write_data
 from .learn.sheets import crop_sheet, view_sheet
 from .learn.views import predict_views
 from .quickstart import RUNS, Tour
@@ -50,6 +51,8 @@ def write_report(tour: Tour, path: Path) -> None:
         subtitle=f"{first.metrics.images} held-out captured images, hand centres located without labels",
         made_by=f"handloom {__version__} quickstart --seed {tour.seed}",
     ).write(path, overwrite=True)
+    runs = {plan.name: tour.run(plan.name) for plan in RUNS}
+    write_data(path, evaluations=tour.evaluations.values(), runs=runs)
 
 
 def _recordings(tour: Tour) -> dict[str, Recording]:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.errors import HandloomError
-from ..stores.page import refuse_taken
 from ..stores.recording import SPLITS, Recording, open_recording
 from . import analyses
 from .agreement import agreement
@@ -32,6 +31,7 @@ from .model import CHECKPOINT, load_model
 from .pages import evaluation_sections, headline
 from .predictions import rows_of
 from .report import Block, Report, Section, Table, Text
+from .report_data import refuse_taken_page, write_data
 from .report_tables import agreement_table, difference_table
 from .tables import told_apart
 from .views import predicts_views
@@ -93,7 +93,7 @@ def write_report(
     Raises:
         HandloomError: a run, the recording or the page is not as it should be.
     """
-    refuse_taken(out, overwrite=overwrite)
+    refuse_taken_page(out, overwrite=overwrite)
     rows = rows_of(recording, split, None)
     chosen = _opened(runs, baseline)
     ours, close = chosen[-1], len(runs) == 1
@@ -135,6 +135,7 @@ def write_report(
     said = headline({name: e.metrics for name, e in evaluations.items()}, differences) if evaluations else ""
     page = Report(title, sections, subtitle=subtitle, introduction=said, made_by=made_by)
     page.write(out, overwrite=overwrite)
+    write_data(out, evaluations=evaluations.values(), differences=differences, runs={r.name: r.path for r in chosen})
     progress(PARTS, PARTS)
     missing = [s.title for s in sections if s.blocks and isinstance(s.blocks[0], Text) and _says_left_out(s.blocks[0])]
     return Written(evaluations, out.stat().st_size, tuple(missing))

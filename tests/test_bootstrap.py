@@ -60,7 +60,7 @@ def test_a_capture_becomes_a_tracker(done: tuple[Path, Result]) -> None:
     config = model.provenance["config"]
     assert (config["labels"], config["centers"]) == (0, "located")
     assert model.provenance["sources"]["synth"][0]["frames"] == 32
-    assert {"sensor.yaml", "noise.html", "rig.toml", "report.html", "synth.zarr"} <= {
+    assert {"sensor.yaml", "noise.html", "rig.toml", "report.html", "report.metrics.jsonl", "synth.zarr"} <= {
         path.name for path in (folder / "run").iterdir()
     }
     assert "nothing suspicious" in result.output

@@ -318,7 +318,12 @@ def test_the_commands(runs: Callable[[str], Path], real: Recording, tmp_path: Pa
     assert [part["name"] for part in said["metrics"]["parts"]["view"]] == ["cam0", "cam1", "cam2"]
 
     drawn = run("model", "run", "--on", "r.zarr", "--report", "page.html")
-    assert drawn.output.splitlines()[-1] == "page.html: the same as a page, with pictures"
+    assert drawn.output.splitlines()[-2:] == [
+        "page.metrics.jsonl: these numbers, a JSON object a line",
+        "page.html: the same as a page, with pictures",
+    ]
+    (line,) = Path("page.metrics.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"kind": "evaluation"} | said
     page = Path("page.html").read_text()
     assert "Mean error by view." in page
     assert '<table class="sortable"' in page

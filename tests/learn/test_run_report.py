@@ -77,7 +77,15 @@ def test_everything_the_paper_shows_of_one_run(close: tuple[Path, Result], runs:
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["synthetic-only-0", "full-5"]
     assert lines[2] == f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in any browser"
-    assert lines[3] == f"next: handloom export {runs['full']} --out model.onnx"
+    data = page.with_name("report.metrics.jsonl")
+    assert lines[3] == f"{data}: its numbers and the training log, a JSON object a line"
+    assert lines[4] == f"next: handloom export {runs['full']} --out model.onnx"
+    numbers = [json.loads(line) for line in data.read_text().splitlines()]
+    assert [line["kind"] for line in numbers[:3]] == ["evaluation", "evaluation", "difference"]
+    log = [line for line in numbers if line["kind"] == "training" and line["run"] == "full-5"]
+    assert [line["step"] for line in log] == [
+        json.loads(line)["step"] for line in (runs["full"] / "metrics.jsonl").read_text().splitlines()
+    ]
     assert page.stat().st_size < 1e6
 
 
