@@ -2,7 +2,7 @@
 PYTHON ?= python3
 EXTRAS ?= realsense
 # What the tests need beside it; the demo does without these and their 1.2 GB.
-TEST_EXTRAS ?= dev,open3d,dask,view,s3
+TEST_EXTRAS ?= dev,open3d,dask,view,s3,docs
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,12 +13,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?= $(if $(wildcard /proc/driver/nvidia/version),,https://download.pytorch.org/whl/cpu)
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help demo test test-all lint types bench clean
+.PHONY: help demo test test-all lint types docs bench clean
 
 help:
 	@echo "make demo      install into .venv and run the whole loop: $(OUT)/report.html"
 	@echo "make test      install into .venv, then lint, types and tests (5 minutes at most)"
 	@echo "make test-all  the same with the slow tests"
+	@echo "make docs      write the pages and the reference of the Python API: build/docs/index.html"
 	@echo "make bench     measure the budgets; see benchmarks/RESULTS.md"
 	@echo "make clean     remove .venv, builds and caches"
 
@@ -37,6 +38,9 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/build.py build/docs
 
 # Those that need a folder or a model, or hours.
 LONG := calibration_coverage fit palm_training arm_sessions gap gap_figure paper shares hand_check gan_options \

@@ -20,16 +20,30 @@ if TYPE_CHECKING:
     from .learn.predict import Model, Pose
     from .stores.camera import Camera, Rig, read_rig
     from .stores.errors import HandloomError
+    from .stores.recording import Recording, open_recording
 
 __version__ = "0.1.0"
-__all__ = ["Camera", "HandloomError", "Model", "Pose", "Rig", "__version__", "load_model", "read_rig"]
+__all__ = [
+    "Camera",
+    "HandloomError",
+    "Model",
+    "Pose",
+    "Recording",
+    "Rig",
+    "__version__",
+    "load_model",
+    "open_recording",
+    "read_rig",
+]
 
 _HOMES: Final = {
     "Camera": "stores.camera",
     "HandloomError": "stores.errors",
     "Model": "learn.predict",
     "Pose": "learn.predict",
+    "Recording": "stores.recording",
     "Rig": "stores.camera",
+    "open_recording": "stores.recording",
     "read_rig": "stores.camera",
 }
 

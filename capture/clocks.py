@@ -53,7 +53,7 @@ class Clock:
     """Standard deviation of `slope`, as far as the scatter of the arrivals tells."""
 
     def to_host(self, t_device_ns: ArrayLike) -> F64:
-        """Device stamps (...) as float64 ns after `host_origin_ns`, which keeps sub-microsecond precision."""
+        """Device stamps (n,), or of any shape, as float64 ns after `host_origin_ns`: precise below a microsecond."""
         since = np.asarray(t_device_ns, np.int64) - self.device_origin_ns
         return self.slope * since.astype(np.float64)
 

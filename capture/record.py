@@ -61,6 +61,11 @@ def record(
 ) -> Recording:
     """Record a source until it ends, a limit is reached, or ctrl-C.
 
+        with open_source(["virtual"], frames=300) as cameras:
+            recording = record(cameras, Path("R.zarr"))
+
+    The images of all cameras are put together into sets of one instant (`sync.py`); a missing one is a hole of its set.
+
     Args:
         source: what gives the images; it is not closed.
         out: the recording to make.

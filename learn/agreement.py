@@ -86,7 +86,7 @@ def agreement(
         recording: seen by two cameras or more, the hand located in it.
         seed: of the interval's bootstrap.
         split: 'train', 'val', 'test' or 'all'.
-        rows: take these rows instead of a split.
+        rows: (n,) rows of the recording, instead of a split.
 
     Raises:
         HandloomError: it has one camera, or no frame in which two of them found the hand.

@@ -324,7 +324,7 @@ class PoseNet(nn.Module):
 
 
 def stretched(x: Tensor) -> Tensor:
-    """The authors' normalisation: each image's hand (x < 1) spread over [-1, 1]; absolute depth is lost."""
+    """The authors' normalisation of (B, 1, S, S): each image's hand (x < 1) over [-1, 1]; absolute depth is lost."""
     hand = x < 1
     low = x.amin(dim=(1, 2, 3), keepdim=True)
     high = torch.where(hand, x, low).amax(dim=(1, 2, 3), keepdim=True)

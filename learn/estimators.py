@@ -66,12 +66,17 @@ class MeanPose:
         return np.repeat(self.relative_mm[None], len(crops), axis=0)
 
 
-def open_estimator(path: Path, *, device: str = "cpu") -> Estimator:
-    """An exported model (.onnx) or the model of a run.
+def open_estimator(path: str | Path, *, device: str = "cpu") -> Estimator:
+    """An exported model (.onnx) or the model of a run, to predict and to be measured with.
+
+    Args:
+        path: the file, or the run's folder.
+        device: of a run's networks; exported models run on the CPU.
 
     Raises:
         HandloomError: it is neither.
     """
+    path = Path(path)
     if path.suffix == ".onnx":
         return load(path)
     from .model import load_model

@@ -101,7 +101,7 @@ def twin_pairs(
         model: says how large the crops are.
         real: captured.
         twins: made for it (`synth twin`), of the same cameras.
-        rows: of the real recording; those without twins are passed over.
+        rows: (n,) of the real recording; those without twins are passed over.
         count: how many pairs at most.
         seed: which.
     """

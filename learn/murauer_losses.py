@@ -38,17 +38,17 @@ def correspondence_loss(z_real: Tensor, z_twin: Tensor, paired: Tensor, ranks: R
 
 
 def view_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """l_g, Eq. 10: mean absolute error over pixels."""
+    """l_g, Eq. 10: mean absolute error over the pixels of (B, 1, S, S)."""
     return (predicted - target).abs().mean()
 
 
 def matching_loss(score_real: Tensor, *, half: float = 0.5) -> Tensor:
-    """l_m, Eq. 13: real latents should score like synthetic ones, 0."""
+    """l_m, Eq. 13: scores (B, 1) of real latents should be those of synthetic ones, 0."""
     return half * score_real.square().mean()
 
 
 def discriminator_loss(score_real: Tensor, score_synth: Tensor, *, half: float = 0.5) -> Tensor:
-    """l_h, Eq. 12: real latents score 1, synthetic ones 0."""
+    """l_h, Eq. 12: real latents score 1, synthetic ones 0; each (B, 1)."""
     return half * ((score_real - 1).square().mean() + score_synth.square().mean())
 
 

@@ -103,7 +103,7 @@ class Groups:
         return turned
 
     def separate(self, x: Tensor) -> Tensor:
-        """`interleave` undone."""
+        """`interleave` undone: (G n, ...) sample after sample -> group after group."""
         if not self.equal or len(self.sizes) == 1:
             return x
         turned: Tensor = x.unflatten(0, (-1, len(self.sizes))).transpose(0, 1).flatten(0, 1)

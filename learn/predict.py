@@ -104,18 +104,24 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An exported model, ready to run."""
+    """An exported model, ready to run on the CPU; `handloom.load_model` opens one."""
 
     path: Path
+    """The .onnx file."""
     layout: Layout
+    """Names of the joints, in the order of the predictions."""
     hand: str
+    """The hand it was trained on, 'right' or 'left'; images of the other one are mirrored."""
     input_px: int
+    """Side P of a crop, pixels."""
     cube_mm: float
+    """Side of the cube that a crop shows, mm."""
     metadata: Mapping[str, str]
     """All that the file says of itself, `handloom.` left off the names."""
     session: Any
     """onnxruntime's, or what stands in for it (`openvino_runtime.py`)."""
     confidence: Confidence
+    """From how a pose behaves to how sure it is."""
     batch: int = BATCH
     """Crops that the network takes at a time."""
 

@@ -69,8 +69,8 @@ class Learner(Protocol):
     def step(self, index: int, *, log: bool) -> dict[str, Tensor | float]:
         """Step number `index` from 0, whichever stage that falls in; the whole training is a fold over it.
 
-        Returns scalars for the log, on the device, without waiting for it; what is costly (gradient norms) is
-        measured only when `log` is set. `nets` is in training mode.
+        Returns what the log takes, each a number or a tensor () on the device, without waiting for it; what is
+        costly (gradient norms) is measured only when `log` is set. `nets` is in training mode.
 
         Raises:
             NotFinite: a term or gradient is not finite (on the CPU), before the update that it would enter.
@@ -138,6 +138,12 @@ def train(
     progress: Progress | None = None,
 ) -> RunResult:
     """Train one model, from recordings to a run directory; as one of several processes where torchrun says so.
+
+        config = preset("murauer", "quick", "full", {"labels": 20})
+        train(config, synth=[Path("S.zarr"), Path("twins.zarr")], real=Path("R.zarr"), run_dir=Path("runs/full"))
+
+    The run then holds config.yaml, metrics.jsonl, checkpoints and the final networks; `handloom eval`, `export` and
+    `report` take it.
 
     Args:
         config: a method's whole configuration (`murauer.preset(...)`, `crossing.preset(...)`).
@@ -258,7 +264,7 @@ _NAMED: Final[Mapping[str, str]] = {"preset": "quick", "arm": "full"}
 def preset(
     method: str, name: str, arm: str, overrides: Mapping[str, Any] | None = None, *, file: Path | None = None
 ) -> TrainConfig:
-    """A method's configuration by names, with some of its values replaced.
+    """A method's whole configuration by names, with some of its values replaced; `train` takes it.
 
     Args:
         method: 'murauer' or 'crossing'.

@@ -43,11 +43,21 @@ DISTORTION_COEFFICIENTS: Final[Mapping[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """One depth camera of a rig; all of it hashable, so equal cameras compare equal."""
+    """One depth camera of a rig; all of it hashable, so equal cameras compare equal.
+
+        camera = Camera("front", width=640, height=480, k=(588.0, 588.0, 319.5, 239.5))
+        project(camera.to_camera([[0.0, 0.0, 500.0]]), camera.k)   # (1, 2) pixels of a point of the rig's frame
+
+    Raises:
+        HandloomError: a size, K, R, t, depth unit or distortion that no camera has.
+    """
 
     name: str
+    """Of letters, digits, - and _; unlike those of the other cameras."""
     width: int
+    """Columns of the image."""
     height: int
+    """Rows of the image."""
     k: tuple[float, float, float, float]
     """fx, fy, cx, cy in pixels."""
     r: tuple[tuple[float, float, float], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -57,8 +67,11 @@ class Camera:
     depth_unit_mm: float = 1.0
     """Millimetres of one step of the uint16 depth."""
     dist_model: str = "none"
+    """A key of `DISTORTION_COEFFICIENTS`; most commands take cameras without distortion only."""
     dist: tuple[float, ...] = ()
+    """Coefficients, in OpenCV's order."""
     serial: str = ""
+    """By which a plugged-in camera is found to be this one."""
 
     def __post_init__(self) -> None:
         where = f"camera '{self.name}'"
@@ -276,12 +289,13 @@ def refuse_distortion(rig: Rig, *, where: str) -> None:
             )
 
 
-def read_rig(path: Path) -> Rig:
-    """The rig of a rig.toml.
+def read_rig(path: str | Path) -> Rig:
+    """The rig of a rig.toml, as `capture calibrate` and `write_rig` write it.
 
     Raises:
         HandloomError: the file is missing, not TOML, or not a rig.
     """
+    path = Path(path) if isinstance(path, str) else path
     try:
         values = read_toml(path)
     except FileNotFoundError as error:

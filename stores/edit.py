@@ -64,7 +64,7 @@ def repack(
 def subset(
     path: Path, out: Path, *, rows: NDArray[np.int64], overwrite: bool = False, progress: Progress | None = None
 ) -> Recording:
-    """The given rows, ascending.
+    """A new recording of the given rows (n,), ascending.
 
     Raises:
         HandloomError: no or no such rows; see `repack`.
@@ -177,7 +177,7 @@ def _following(part: Part, real: Recording) -> Part:
 
 
 def frame_rows(recording: Recording, ids: Sequence[int]) -> NDArray[np.int64]:
-    """Rows of the frames with these `frame_id`, ascending.
+    """Rows (n,) of the frames with these `frame_id`, ascending.
 
     Raises:
         HandloomError: there is no such frame.
@@ -192,7 +192,7 @@ def frame_rows(recording: Recording, ids: Sequence[int]) -> NDArray[np.int64]:
 
 
 def chosen_rows(path: Path, *, frames: str | None, split: str | None) -> NDArray[np.int64]:
-    """Rows of a recording: those of a `split`, rows `A:B`, or those whose frame_ids a file lists.
+    """Rows (n,) of a recording: those of a `split`, rows `A:B`, or those whose frame_ids a file lists.
 
     Raises:
         HandloomError: the file cannot be read or names what is not there.

@@ -119,7 +119,14 @@ def hand_candidates(
     background_mm: Sequence[NDArray[Any] | None] | None = None,
     net: Net | None = None,
 ) -> list[Candidate]:
-    """The places where the hand may be at one instant, the likeliest first; arguments as for `find_hand`."""
+    """The places where the hand may be at one instant, the likeliest first.
+
+    Args:
+        depth_mm: (H, W) mm by view, as for `find_hand`, whose other arguments these are, too.
+        rig: the cameras.
+        background_mm: (H, W) mm by view without the hand.
+        net: what judges palms.
+    """
     assert len(depth_mm) == len(rig), f"{len(depth_mm)} images for {len(rig)} cameras"
     net = net or built_in()
     edges = edges_of(background_mm, rig)
@@ -229,7 +236,7 @@ def hand_places(depth_mm: Sequence[NDArray[Any] | None], rig: Rig, edges_mm: Seq
 
 
 def point_cloud(depth_mm: Sequence[NDArray[Any] | None], rig: Rig, edges_mm: Sequence[NDArray[Any] | None]) -> Cloud:
-    """The thinned points of all views that stand before the background, in the rig's frame."""
+    """The thinned points of all views (H, W) that stand before the background, in the rig's frame."""
     columns: list[tuple[NDArray[Any], ...]] = []
     for view, (depth, camera, edge) in enumerate(zip(depth_mm, rig.cameras, edges_mm, strict=True)):
         if depth is not None:

@@ -52,19 +52,36 @@ NO_PART: Final = 255
 
 @dataclass(slots=True)
 class Recording:
-    """An open recording; make one with `create_recording` or `open_recording`."""
+    """An open recording; make one with `create_recording` or `open_recording`.
+
+    recording = handloom.open_recording("R.zarr")
+    recording.frames.read("depth/cam0", 0, 16)   # (16, H, W) uint16 times recording.depth_unit_mm[0]; 0 = no return
+    recording.crops.read("center")               # (T, V, 3) mm in the camera, where the hand was found
+    recording.labels.read("joints")              # (T, J, 3) mm in the rig's frame, NaN where unknown
+
+    As long as `n_frames` says; rows of the three tables belong together.
+    """
 
     path: Path
+    """The folder, or an address on S3."""
     kind: Kind
+    """Rendered or recorded; nothing else asks which."""
     uuid: str
+    """By which others name it (twins, runs), wherever it lies; a changed copy has another."""
     rig: Rig
+    """The cameras, in the order of the views."""
     hand: Hand
+    """Which hand is seen."""
     provenance: dict[str, Any]
+    """How it came to be: source or configuration, versions, parents."""
     attributes: dict[str, Any]
     """Whatever else was said of it: `twins_of`, `sequences`, `subjects`."""
     frames: Table | None = None
+    """What the cameras gave; None where the rendered frames were not kept."""
     crops: Table | None = None
+    """Where the hand is; None before it was looked for."""
     labels: Table | None = None
+    """What is known of it; None before anything was labelled."""
 
     @property
     def n_frames(self) -> int:
@@ -346,8 +363,8 @@ def prepare_output(path: Path, *, overwrite: bool) -> None:
     shutil.rmtree(path)
 
 
-def open_recording(path: Path, *, writable: bool = False, check: bool = True) -> Recording:
-    """The recording at `path`, its tables clamped to what was committed.
+def open_recording(path: str | Path, *, writable: bool = False, check: bool = True) -> Recording:
+    """The recording at `path`, its tables clamped to what was committed; nothing is read of them yet.
 
     Args:
         path: of the recording; s3://BUCKET/R.zarr, for reading.
@@ -357,7 +374,7 @@ def open_recording(path: Path, *, writable: bool = False, check: bool = True) ->
     Raises:
         HandloomError: nothing is there, it is no recording, of a newer version, or incomplete.
     """
-    path = located(path)
+    path = located(Path(path) if isinstance(path, str) else path)
     if writable and isinstance(path, S3Path):
         path.refuse()
     values = _read_attributes(path)

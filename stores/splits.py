@@ -93,7 +93,7 @@ def draw(groups: NDArray[np.int32], shares: Mapping[str, float], *, by: By, seed
 
 
 def shares_of(split: NDArray[np.uint8], groups: NDArray[np.int32], shares: Mapping[str, float]) -> list[Share]:
-    """What came of it."""
+    """What came of it: by split, the frames (T,) that it got and how many groups (T,) they are of."""
     return [
         Share(name, shares.get(name, 0.0), int((split == i).sum()), len(np.unique(groups[split == i])))
         for i, name in enumerate(SPLITS)

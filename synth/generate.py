@@ -46,7 +46,12 @@ def synthesise(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Recording:
-    """Make the recording that `config` describes.
+    """Make the recording that `config` describes: labelled depth of a hand, unit by unit, and open it.
+
+        config = SynthConfig(frames=20000, seed=0, rig=Path("rig.toml"), sensor="sensor.yaml")
+        synthesise(config, Path("S.zarr"), jobs=16)
+
+    Frame k depends on the configuration, the seed and k alone, however the work is divided.
 
     Args:
         config: what to make.

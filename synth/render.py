@@ -51,7 +51,7 @@ class RasterRenderer:
     def render(
         self, vertices_mm: NDArray[Any], faces: NDArray[Any], k: NDArray[Any], width: int, height: int
     ) -> Rendered:
-        """See `Renderer.render`."""
+        """As `Renderer.render`: vertices (N, 3) mm and triangles (F, 3) to depth (H, W)."""
         from .raster import rasterise
 
         return Rendered(*rasterise(vertices_mm, faces, k, width, height))

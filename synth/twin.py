@@ -57,7 +57,7 @@ def make_twins(
         real: a recording with labels, in whatever layout.
         out: where.
         settings: what is made.
-        rows: of the real recording; default all labelled ones that are not kept for testing.
+        rows: (n,) of the real recording; default all labelled ones that are not kept for testing.
         jobs: worker processes; one works in this process.
         overwrite: replace a recording that is there.
         resume: continue one that was interrupted.

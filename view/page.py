@@ -141,7 +141,7 @@ def _view(view: View, window_mm: float | None) -> dict[str, Any]:
 
 
 def packed(depth_mm: NDArray[np.uint16]) -> str:
-    """Base64 of the deflated image: each row as differences (modulo 2^16), all low bytes before all high ones."""
+    """Base64 of a deflated image (H, W): each row as differences (modulo 2^16), low bytes before all high ones."""
     differences = np.diff(depth_mm, axis=1, prepend=np.uint16(0)).astype("<u2")
     planes = differences.reshape(-1, 1).view(np.uint8)
     return base64.b64encode(zlib.compress(planes.T.tobytes(), 7)).decode("ascii")

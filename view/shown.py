@@ -108,7 +108,7 @@ class Showing:
     def errors_mm(
         self, truth_mm: NDArray[np.float32] | None, predicted_mm: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, float]:
-        """Mean distance of predicted from true joints, by camera or `rig`; only where both are known."""
+        """Mean distance of predicted from true joints (J, 3) mm, by camera or `rig`; only where both are known."""
         layout, poses = self.truth_layout, self.poses
         if truth_mm is None or layout is None or poses is None or not self.comparable:
             return {}
