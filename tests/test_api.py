@@ -17,6 +17,7 @@ from handloom.learn.export import export
 from handloom.learn.model import PoseModel
 from handloom.stores.camera import write_rig
 from handloom.stores.joints import layout_named
+from handloom.stores.recording import create_recording
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -169,3 +170,16 @@ def test_the_ten_lines_of_the_page_run(file: Path, depth: np.ndarray, tmp_path: 
     for block in blocks:
         exec(compile(block, "docs/predict.md", "exec"), names)
     assert isinstance(names["pose"], handloom.Pose)
+
+
+def test_paths_may_be_strings(tmp_path: Path) -> None:
+    """docs/predict.md wrote `read_rig("rig.toml")`, which ended in an AttributeError."""
+    rig = handloom.Rig((handloom.Camera("front", width=8, height=6, k=(8.0, 8.0, 4.0, 3.0)),))
+    write_rig(rig, tmp_path / "rig.toml")
+    assert handloom.read_rig(str(tmp_path / "rig.toml")) == rig
+    create_recording(tmp_path / "R.zarr", kind="captured", rig=rig, hand="right", provenance={}).create_frames(
+        depth=True
+    )
+    assert handloom.open_recording(str(tmp_path / "R.zarr")).rig == rig
+    with pytest.raises(handloom.HandloomError, match="recording"):
+        handloom.open_recording(str(tmp_path / "none.zarr"))
