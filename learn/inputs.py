@@ -132,9 +132,16 @@ def single_image(
     """One image, its hand found unless `center_mm` (3,) says where it is or it is not to be looked for.
 
     Raises:
-        HandloomError: the depth is no image of this camera.
+        HandloomError: the depth is no image of this camera, or in metres.
     """
-    depth = np.asarray(depth)
+    if not isinstance(camera, Camera):
+        raise HandloomError(
+            "An image needs its camera", why=f"this is a {type(camera).__name__}", fix="pass a handloom.Camera"
+        )
+    try:
+        depth = np.asarray(depth)
+    except ValueError as error:
+        raise HandloomError("The depth is no image of this camera", why=str(error)[:100]) from error
     if depth.shape != (camera.height, camera.width) or depth.dtype.kind not in "uf" or depth.dtype == np.uint8:
         why = f"shape {depth.shape}, {depth.dtype}; the camera has {camera.height} rows of {camera.width}"
         raise HandloomError(
@@ -146,10 +153,19 @@ def single_image(
         # No return is written as NaN or infinity as well; what lies beyond 100 m is none either.
         depth = depth.astype(np.float32) if depth.dtype.itemsize < 4 else depth
         depth = np.where((depth > 0) & (depth < FARTHEST_MM), depth, 0).astype(np.float32)
+        if 0 < (farthest := depth.max()) < NEAREST_MM:
+            raise HandloomError(
+                "The depth seems to be in metres",
+                why=f"nothing in the image is farther than {farthest:.3g} mm",
+                fix="pass millimetres: depth * 1000",
+            )
     view = DepthView(frame, 0, camera, depth, np.array(camera.k))
     if center_mm is None:
         return with_centers([view])[0] if locate else view
-    center = np.asarray(center_mm, np.float64)
+    try:
+        center = np.asarray(center_mm, np.float64)
+    except (TypeError, ValueError) as error:
+        raise HandloomError("A centre has three numbers", why=str(error)[:100], fix="x, y, z in mm") from error
     if center.shape != (3,):
         raise HandloomError("A centre has three numbers", why=f"its shape is {center.shape}", fix="x, y, z in mm")
     return replace(view, center_mm=center, center_source="given", center_score=1.0)

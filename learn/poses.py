@@ -22,7 +22,7 @@ from ..stores.pose_csv import FUSED
 from .cuts import compile_for
 from .inputs import DepthInput, DepthView, open_input, usable
 from .pose_writers import PoseRow, PoseWriter, format_of, pose_file
-from .predict import BATCH, PASSES, Model, Pose, converted_joints, estimates
+from .predict import BATCH, PASSES, Model, Pose, converted_joints, estimates, shows_nothing
 from .rig_pose import RigPose, rig_poses
 from .smoothing import OneEuro
 from .tracking import PERIOD_NS, Counts, Tracker
@@ -203,6 +203,7 @@ def located(model: Model, source: DepthInput, *, hand: str | None = None) -> Ite
     for views in _batches(source.views):
         centers = np.array([NOWHERE if v.center_mm is None else v.center_mm for v in views], np.float64)
         there = usable(centers)
+        there &= [not (ok and shows_nothing(model, view)) for ok, view in zip(there, views, strict=True)]
         frames = list(_frames(iter(views)))
         seen = iter(there.tolist())
         mine = [[view for view in shown if next(seen)] for shown in frames]

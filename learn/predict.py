@@ -27,7 +27,7 @@ from ..stores.errors import HandloomError
 from ..stores.joints import LAYOUTS, Layout, converted, layout_named
 from .confidence import Confidence, from_text
 from .cuts import cut_all
-from .inputs import DepthView, single_image, usable
+from .inputs import DepthView, cut, single_image, usable
 from .model_file import checked_bytes
 
 FORMAT: Final = "handloom-model"
@@ -153,16 +153,17 @@ class Model:
         Args:
             depth: (H, W) uint16 in the camera's `depth_unit_mm`, 0 = no return; or floating mm.
             camera: its intrinsics.
-            center_mm: (3,) where the hand is, in the camera; it is looked for if this is left out.
+            center_mm: (3,) where the hand is, in the camera; it is looked for if this is left out. Where nothing is
+                within the model's cube around it, there is no hand.
             hand: 'right' or 'left'; the hand the model was trained on if this is left out.
 
         Raises:
-            HandloomError: the depth is no image of this camera, or `hand` is neither.
+            HandloomError: the depth is no image of this camera or in metres, or `hand` is neither.
         """
         if hand not in (None, "right", "left"):
             raise HandloomError(f"'{hand}' is no hand", fix="'right' or 'left'")
         view = single_image(depth, camera, center_mm=center_mm)
-        if view.center_mm is None or not usable(view.center_mm):
+        if view.center_mm is None or not usable(view.center_mm) or shows_nothing(self, view):
             return None
         found = estimates(self, [view], view.center_mm[None], mirrored=(hand or self.hand) != self.hand)
         spread_mm = float(found.spread_mm[0])
@@ -332,6 +333,14 @@ def estimates(
             near = np.linalg.norm(palm - centers, axis=1) < cube / 2
             centers = np.where((usable(palm) & near)[:, None], palm, centers)
     return Estimates(joints, centers.astype(np.float32), spread)
+
+
+def shows_nothing(estimator: Estimator, view: DepthView) -> bool:
+    """Whether a centre that was given, not found in the image, has nothing of the image around it."""
+    if view.center_source != "given" or view.center_mm is None:
+        return False
+    crop = cut(view, view.center_mm, input_px=estimator.input_px, cube_mm=estimator.cube_mm)
+    return bool((crop >= 1).all())
 
 
 def estimate(

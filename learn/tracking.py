@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import Camera, Rig
+from ..stores.errors import HandloomError
 from .inputs import DepthView, single_image, usable
 from .predict import Model, estimates
 from .rig_pose import RigPose, rig_pose
@@ -95,8 +96,12 @@ class Tracker:
             t_ns: when they were taken; a thirtieth of a second after the last ones if left out.
 
         Raises:
-            HandloomError: an image is none of its camera.
+            HandloomError: an image is none of its camera, or there are more or fewer than cameras.
         """
+        if len(depth) != len(self.rig):
+            raise HandloomError(
+                "There is an image for each camera of the rig, or None", why=f"{len(depth)} for {len(self.rig)} cameras"
+            )
         shown = [
             replace(single_image(image, camera, center_mm=NOWHERE), view=number, center_mm=None)
             for number, (image, camera) in enumerate(zip(depth, self.rig.cameras, strict=True))

@@ -80,6 +80,10 @@ class Camera:
         if max(self.width, self.height) > LARGEST_PX:
             size = f"{self.width} x {self.height}; no side may exceed {LARGEST_PX}"
             raise HandloomError("The image size is not plausible", where=where, why=size)
+        if np.shape(self.k) != (4,) or np.asarray(self.k).dtype.kind not in "fiu":
+            raise HandloomError(
+                "The intrinsics are four numbers", where=where, why=f"this is {str(self.k)[:100]}", fix="fx, fy, cx, cy"
+            )
         if not (np.isfinite(self.k).all() and self.k[0] > 0 and self.k[1] > 0):
             raise HandloomError("The intrinsics are not usable", where=where, why=f"fx, fy, cx, cy = {self.k}")
         if not (np.isfinite(self.depth_unit_mm) and self.depth_unit_mm > 0):

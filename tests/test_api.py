@@ -141,6 +141,93 @@ def test_odd_cameras_give_a_pose_or_none(
     assert pose is None or np.isfinite(pose.joints_mm).all()
 
 
+def test_depth_in_metres_is_no_image_without_a_hand(file: Path, depth: np.ndarray):
+    """It used to have no pose, image after image."""
+    with pytest.raises(handloom.HandloomError, match="seems to be in metres") as caught:
+        handloom.load_model(file).predict(depth / 1000.0, CAMERA)
+    assert caught.value.why == "nothing in the image is farther than 0.505 mm"
+    assert "depth * 1000" in caught.value.fix
+
+
+@pytest.mark.parametrize("image", [np.zeros((480, 640), np.uint16), np.full((480, 640), np.nan)], ids=["zero", "nan"])
+def test_nothing_around_a_centre_that_is_given_is_no_hand(file: Path, depth: np.ndarray, image: np.ndarray):
+    """It used to be a pose, and a sure one."""
+    model = handloom.load_model(file)
+    assert model.predict(image, CAMERA, center_mm=(0, 0, 500)) is None
+    assert model.predict(depth, CAMERA, center_mm=(0, 0, 500)) is not None
+    assert model.predict(depth, CAMERA, center_mm=(0, 0, 2000)) is None
+    assert model.predict(depth, CAMERA, center_mm=(5000, 0, 500)) is None
+
+
+def test_the_memory_of_an_image_may_lie_as_it_likes(file: Path, depth: np.ndarray):
+    model = handloom.load_model(file)
+    plain = model.predict(depth, CAMERA)
+    fixed = depth.copy()
+    fixed.flags.writeable = False
+    wide = np.repeat(np.repeat(depth, 2, axis=0), 2, axis=1)[::2, ::2]
+    turned = np.ascontiguousarray(depth[::-1, ::-1])[::-1, ::-1]
+    for image in (fixed, np.asfortranarray(depth), wide, turned, depth.astype(">u2"), depth.astype(">f4")):
+        before = image.copy()
+        found = model.predict(image, CAMERA)
+        assert plain is not None
+        assert found is not None
+        assert found.joints_mm == pytest.approx(plain.joints_mm, abs=1e-3)
+        assert (image == before).all(), "an image is not written to"
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.int16, np.int32, np.int64, complex, object, "U5", "M8[s]"])
+def test_depth_of_a_kind_that_holds_none(file: Path, depth: np.ndarray, kind: object):
+    with pytest.raises(handloom.HandloomError, match="no image of this camera") as caught:
+        handloom.load_model(file).predict(depth.astype(kind), CAMERA)  # type: ignore[arg-type]
+    assert str(np.dtype(kind)) in caught.value.why  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image", [None, "depth.png", [[1, 2], [3]], np.zeros((480, 640, 1), np.uint16)], ids=type)
+def test_what_is_no_image(file: Path, image: object):
+    with pytest.raises(handloom.HandloomError, match="no image of this camera"):
+        handloom.load_model(file).predict(image, CAMERA)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("camera", [None, "front", handloom.Rig((CAMERA,)), (475, 475, 320, 240)], ids=type)
+def test_what_is_no_camera(file: Path, depth: np.ndarray, camera: object):
+    with pytest.raises(handloom.HandloomError, match="needs its camera"):
+        handloom.load_model(file).predict(depth, camera)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "k", [(475.0, 475.0), None, 475.0, np.eye(3), ("475", "475", "320", "240"), (1j, 1, 1, 1)], ids=repr
+)
+def test_intrinsics_that_are_not_four_numbers(k: object):
+    with pytest.raises(handloom.HandloomError, match="four numbers"):
+        handloom.Camera("bad", width=640, height=480, k=k)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("center", ["abc", ("a", "b", "c"), [[0, 0, 500]], 5, (1j, 0, 500)], ids=repr)
+def test_what_is_no_centre(file: Path, depth: np.ndarray, center: object):
+    with pytest.raises(handloom.HandloomError, match="three numbers"):
+        handloom.load_model(file).predict(depth, CAMERA, center_mm=center)  # type: ignore[arg-type]
+
+
+def test_a_line_of_pixels_and_the_largest_image(file: Path):
+    model = handloom.load_model(file)
+    for width, height in ((640, 1), (1, 480), (2, 2), (8192, 8192)):
+        camera = handloom.Camera("odd", width, height, (475.0, 475.0, width / 2, height / 2))
+        pose = model.predict(np.full((height, width), 600, np.uint16), camera)
+        assert pose is None or np.isfinite(pose.joints_mm).all()
+    with pytest.raises(handloom.HandloomError, match="size is not plausible"):
+        handloom.Camera("huge", 9000, 9000, (475.0, 475.0, 4500.0, 4500.0))
+
+
+def test_a_tracker_wants_an_image_a_camera(file: Path, depth: np.ndarray):
+    from handloom.learn.tracking import Tracker
+
+    tracker = Tracker(handloom.load_model(file), handloom.Rig((CAMERA,)))
+    for images in ([], [depth, depth]):
+        with pytest.raises(handloom.HandloomError, match="an image for each camera"):
+            tracker.update(images)
+    assert tracker.update([None]) is None
+
+
 def test_a_rig_is_read_by_its_name(tmp_path: Path):
     write_rig(handloom.Rig((CAMERA,)), tmp_path / "rig.toml")
     assert handloom.read_rig(tmp_path / "rig.toml").cameras == (CAMERA,)
