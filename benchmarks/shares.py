@@ -204,11 +204,43 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def page_tables(results: Sequence[dict[str, Any]]) -> list[Any]:
+    """The same two tables for the page, to sort."""
+    from handloom.learn.report import Signed, Table
+
+    shares = sorted({r["percent"] for r in results})
+    by = means(results)
+    rows = [
+        [arm, *(float(np.mean(by[arm, m])) if (arm, m) in by else None for m in shares)]
+        for arm in (*ARMS, *ALSO)
+        if any((arm, m) in by for m in shares)
+    ]
+    labels = {r["percent"]: r["labels"] for r in results}
+    columns = ["mean joint error (mm)", *(f"{m:g} % ({labels[m]} labels)" for m in shares)]
+    differences: list[list[Any]] = []
+    for a, b in ASKED:
+        for m in shares:
+            found = paired(results, a, b, m)
+            if found is not None:
+                mean, width, seeds = found
+                says = "better" if mean + width < 0 else "worse" if mean - width > 0 else "undecided"
+                between = "one seed: none" if np.isinf(width) else f"{mean - width:+.2f} to {mean + width:+.2f}"
+                differences.append([a, b, f"{m:g} %", Signed(mean), between, seeds, says])
+    return [
+        Table(columns, rows, "Mean over seeds."),
+        Table(
+            ["A", "B", "labelled", "error of A minus B (mm)", "95 % interval", "seeds", "A is"],
+            differences,
+            "Within each seed both saw the same data and labels; Student's t over the seeds.",
+        ),
+    ]
+
+
 def write_page(out: Path, results: Sequence[dict[str, Any]], split: str, px: int = 64) -> Path:
     """The figures as one page."""
     from handloom.learn.crossing_figures import Share, paper_chart, shares_chart
     from handloom.learn.figures import success_chart
-    from handloom.learn.report import Code, Gallery, Report, Section, Text
+    from handloom.learn.report import Gallery, Report, Section
 
     by, arms = means(results), [arm for arm in (*ARMS, *ALSO) if any(r["arm"] == arm for r in results)]
     shares = sorted({r["percent"] for r in results})
@@ -232,16 +264,14 @@ def write_page(out: Path, results: Sequence[dict[str, Any]], split: str, px: int
         f"Virtual captures of four people each, {len({r['seed'] for r in results})} seeds, {split} frames, located "
         "centres. Nothing of it is real: the figures say what a method does with this gap, not with a camera's."
     )
-    blocks = [
-        Text(said),
-        Gallery([shares_chart(curves, caption="Bars: 95 % intervals of the mean over seeds."), paper_chart()]),
-        success_chart(worst, caption=f"Share of images whose worst joint is within a distance, {least:g} % labelled."),
-        Code("\n".join(table(results))),
-    ]
+    bars = "Bars: 95 % intervals of the mean over seeds, cut off where they leave the picture; none for a single seed."
+    under = f"Share of images whose worst joint is within a distance, {least:g} % labelled."
+    pictures = [shares_chart(curves, caption=bars), paper_chart(), success_chart(worst, caption=under)]
+    blocks = [Gallery(pictures), *page_tables(results)]
+    section = Section("Crossing Nets and MURAUER", blocks)
+    page = Report("Error over the share of labelled frames", [section], introduction=said)
     path = out / f"shares-{split}{size_of(px)}.html"
-    Report("Error over the share of labelled frames", [Section("Crossing Nets and MURAUER", blocks)]).write(
-        path, overwrite=True
-    )
+    page.write(path, overwrite=True)
     return path
 
 

@@ -21,14 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..stores.page import Picture, Theme, both, chart, legend
+from ..stores.page import Picture, few_colors
 from .crossing_check import HAND_BELOW
 from .crossing_health import COLLAPSED
 from .crossing_space import Walk, latents_of_depth, latents_of_poses, show
+from .curves import Point, line_chart
 from .figures import read_curves, training_chart
 from .model import PoseModel
-from .overlay import draw_overlay
-from .report import Block, Text
+from .overlay import SIDE_PX, draw_overlay
+from .report import Block, Gallery, Text
 
 NYU_ERROR_MM: Final[Mapping[float, float]] = {2: 17.7, 5: 17.4, 10: 16.5, 25: 16.1, 50: 16.0, 75: 15.9, 100: 15.5}
 """Mean joint error of the paper's full method on NYU by the percentage of labelled frames (figure 3)."""
@@ -37,18 +38,70 @@ FOCAL: Final = 8.0
 ANIMATED_MS: Final = 120
 SHEET_PX: Final = 660
 """Width of a run's pictures of generated maps on a page."""
-_CELL_PX: Final = 150
+STAGES: Final = ("vae", "gan", "align", "joint")
+"""In which order a run goes through them."""
+_HEALTH: Final[Sequence[tuple[str, str, Mapping[str, str]]]] = (
+    (
+        "share of images",
+        "The discriminator's game: even near a half; where it is right about everything, it has won and teaches the "
+        "generator nothing.",
+        {
+            "captured images called captured": "gan/accuracy_real",
+            "generated ones called generated": "gan/accuracy_generated",
+        },
+    ),
+    (
+        "diversity, captured images: 1",
+        "Mean distance of two generated maps over that of two captured ones: about 1 is healthy, below "
+        f"{COLLAPSED} a generator repeats itself.",
+        {"diversity of generated maps": "gan/diversity"},
+    ),
+    (
+        "mean difference",
+        "The lower the better: of the discriminator's features, and of captured depth that went through the shared "
+        "space and back (eq. 6, clipped at 1; the cube spans 2).",
+        {
+            "feature matching": "gan/feature_matching",
+            "reconstruction through the shared space": "space/reconstruction",
+        },
+    ),
+)
+"""Charts of a run's health: label, caption, curves."""
+_CELL_PX: Final = 130
+"""Of a picture's cells: eight stand side by side on a page."""
+_MOVING_PX: Final = 200
 _ACROSS: Final = 8
+_GAP_PX: Final = 3
+_BAR_PX: Final = 4
+_BONE_PX: Final = 2.2
+"""Width of a bone in a picture."""
+_GROUND: Final = 38
+"""Grey between the cells."""
+_STATION: Final = 200
+_NO_DITHER: Final = 0
 
 
-def walk_picture(walk: Walk, model: PoseModel, *, what: str = "random walk") -> Picture:
-    """Poses of a walk above the depth generated of the same latents, as many bands as it needs."""
-    cells = [np.vstack([_pose_cell(pose, model), _depth_cell(depth, model)]) for pose, depth in _steps(walk)]
-    bands = [cells[start : start + _ACROSS] for start in range(0, len(cells), _ACROSS)]
+def walk_picture(walk: Walk, model: PoseModel, *, stations: Sequence[int] = (), what: str = "random walk") -> Picture:
+    """Poses of a walk above the depth generated of the same latents, as many bands as it needs.
+
+    Args:
+        walk: its points.
+        model: it was made with.
+        stations: which of them are true poses: they carry a bar.
+        what: to call it.
+    """
+    cells = []
+    for number, (pose, depth) in enumerate(_steps(walk)):
+        bar = np.full((_BAR_PX, _CELL_PX, 3), _STATION if number in stations else _GROUND, np.uint8)
+        cells.append(np.vstack([bar, _pose_cell(pose, model, _CELL_PX), _depth_cell(depth, model, _CELL_PX)]))
     wide = min(_ACROSS, len(cells))
-    image = np.vstack([np.hstack([*band, *[np.full_like(cells[0], 14)] * (wide - len(band))]) for band in bands])
+    bands = [
+        _side_by_side([*cells[start : start + wide], *[np.full_like(cells[0], _GROUND)] * (wide - len(cells[start:]))])
+        for start in range(0, len(cells), wide)
+    ]
+    image = np.vstack(bands)
     alt = f"A {what} in the shared latent space: hand poses above generated depth maps, {len(cells)} steps"
-    return Picture(_png(image), None, alt, image.shape[1] // 2)
+    return Picture(_png(image), None, alt, image.shape[1])
 
 
 def walk_animation(walk: Walk, model: PoseModel, *, what: str = "random walk") -> Picture:
@@ -56,12 +109,14 @@ def walk_animation(walk: Walk, model: PoseModel, *, what: str = "random walk") -
     from PIL import Image
 
     frames = [
-        Image.fromarray(np.hstack([_pose_cell(pose, model, 2), _depth_cell(depth, model, 2)])[..., ::-1].copy())
+        _side_by_side([_pose_cell(pose, model, _MOVING_PX), _depth_cell(depth, model, _MOVING_PX)])
         for pose, depth in _steps(walk)
     ]
+    palette = _few_colors(np.vstack(frames[:: max(1, len(frames) // 8)]))
+    drawn = [Image.fromarray(frame[..., ::-1].copy()).quantize(palette=palette, dither=_NO_DITHER) for frame in frames]
     target = io.BytesIO()
-    frames[0].save(target, format="PNG", save_all=True, append_images=frames[1:], duration=ANIMATED_MS, loop=0)
-    return Picture(target.getvalue(), None, f"A moving {what} in the shared latent space", frames[0].width)
+    drawn[0].save(target, format="PNG", save_all=True, append_images=drawn[1:], duration=ANIMATED_MS, loop=0)
+    return Picture(target.getvalue(), None, f"A moving {what} in the shared latent space", drawn[0].width)
 
 
 def triplet_picture(model: PoseModel, crops: Tensor, truth_mm: Tensor) -> Picture:
@@ -77,53 +132,38 @@ def triplet_picture(model: PoseModel, crops: Tensor, truth_mm: Tensor) -> Pictur
     """
     through = show(model, latents_of_poses(model, truth_mm))
     estimate = show(model, latents_of_depth(model, crops))
-    columns = []
-    for place in range(len(crops)):
-        captured = crops[place, 0].numpy()
-        columns.append(
-            np.vstack(
-                [
-                    _cell(captured, truth_mm[place].numpy(), model),
-                    _cell(through.depth[place, 0].numpy(), through.joints_mm[place].numpy(), model),
-                    _cell(captured, estimate.joints_mm[place].numpy(), model),
-                ]
-            )
-        )
-    image = np.hstack(columns)
+    rows: dict[str, tuple[Tensor, Tensor]] = {
+        "true pose on captured depth": (crops, truth_mm),
+        "both of the true pose's latent: through the shared space": (through.depth, through.joints_mm),
+        "pose estimated from the captured depth": (crops, estimate.joints_mm),
+    }
+    bands = []
+    for title, (depth, joints) in rows.items():
+        cells = zip(depth[:, 0].cpu().numpy(), joints.cpu().numpy(), strict=True)
+        band = _side_by_side([_cell(image, pose, model, _CELL_PX) for image, pose in cells])
+        bands += [_title(title, band.shape[1]), band]
+    image = np.vstack(bands)
     alt = "Triplets: true pose over captured depth; both through the shared space; estimated pose over captured depth"
-    return Picture(_png(image), None, alt, image.shape[1] // 2)
+    return Picture(_png(image), None, alt, image.shape[1])
 
 
 def health_blocks(run: Path) -> list[Block]:
-    """How the depth GAN of a run fared: what was measured as curves, and a collapse by its name."""
+    """How the depth GAN of a run fared: its maps at the end of each stage, curves, and a collapse by its name."""
     curves = read_curves(run)
-    game = {
-        "captured images called captured": "gan/accuracy_real",
-        "generated ones called generated": "gan/accuracy_generated",
-    }
-    size = {
-        "diversity of generated maps": "gan/diversity",
-        "feature matching": "gan/feature_matching",
-        "reconstruction through the shared space": "space/reconstruction",
-    }
     blocks: list[Block] = [Text(said) for said in verdict(curves)]
-    for names, label in ((game, "share of images"), (size, "value")):
+    sheets = sorted((run / "samples").glob("*.png"))
+    last = {path.name.split("-")[0]: path for path in sheets}
+    pictures = []
+    for stage, path in sorted(last.items(), key=lambda item: STAGES.index(item[0]) if item[0] in STAGES else 0):
+        caption = f"Captured and generated depth at the end of stage '{stage}'."
+        pictures.append(Picture(few_colors(path.read_bytes()), None, caption, SHEET_PX, caption))
+    blocks += [Gallery(pictures)] if pictures else []
+    charts = []
+    for label, caption, names in _HEALTH:
         found = {title: curves[name] for title, name in names.items() if name in curves}
         if found:
-            blocks.append(training_chart(found, ylabel=label))
-    if "gan/diversity" in curves:
-        blocks.append(
-            Text(
-                "Diversity is the mean distance of two generated maps over that of two captured ones; below "
-                f"{COLLAPSED} a generator repeats itself. A discriminator that is right about everything has won."
-            )
-        )
-    pictures = sorted((run / "samples").glob("*.png"))
-    last = {path.name.split("-")[0]: path for path in pictures}
-    for stage, path in last.items():
-        alt = f"Captured and generated depth at the end of stage {stage}"
-        blocks.append(Picture(path.read_bytes(), None, alt, SHEET_PX))
-    return blocks
+            charts.append(training_chart(found, ylabel=label, caption=caption))
+    return [*blocks, Gallery(charts)] if charts else blocks
 
 
 def verdict(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> list[str]:
@@ -156,63 +196,54 @@ class Share:
 
 def shares_chart(arms: Mapping[str, Sequence[Share]], *, caption: str = "") -> Picture:
     """Figure 3: error over the percentage of labelled frames, a line an arm, bars its intervals."""
-
-    def draw(theme: Theme) -> Any:
-        figure, axes = chart(theme, 3.9, x="labelled share of the real training frames (%)", y="mean joint error (mm)")
-        for i, (name, shares) in enumerate(arms.items()):
-            color = theme.series[i % len(theme.series)]
-            x, y = [s.percent for s in shares], [s.mean_mm for s in shares]
-            axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=4, label=name)
-            for share in shares:
-                if np.isfinite(share.half_width_mm):
-                    low, high = share.mean_mm - share.half_width_mm, share.mean_mm + share.half_width_mm
-                    axes.plot((share.percent, share.percent), (low, high), color=color, linewidth=1, alpha=0.6)
-        _percent_axis(axes, sorted({s.percent for shares in arms.values() for s in shares}))
-        legend(axes, theme)
-        return figure
-
-    return both(draw, alt="Mean joint error over the share of labelled frames", caption=caption)
+    return _over_percent(
+        {
+            name: [(s.percent, s.mean_mm, s.half_width_mm if np.isfinite(s.half_width_mm) else np.nan) for s in shares]
+            for name, shares in arms.items()
+        },
+        x="labelled share of the real training frames (%)",
+        alt="Mean joint error over the share of labelled frames",
+        caption=caption,
+    )
 
 
 def paper_chart() -> Picture:
     """The paper's own curve on NYU, another data set: beside ours, not among them."""
-
-    def draw(theme: Theme) -> Any:
-        figure, axes = chart(theme, 3.9, x="labelled share of NYU's training frames (%)", y="mean joint error (mm)")
-        x, y = list(NYU_ERROR_MM), list(NYU_ERROR_MM.values())
-        axes.plot(x, y, color=theme.muted, linewidth=1.8, marker="o", markersize=4, label="paper, full method, NYU")
-        _percent_axis(axes, x)
-        legend(axes, theme)
-        return figure
-
-    return both(
-        draw,
+    return _over_percent(
+        {"paper, full method, NYU": [(percent, mm, np.nan) for percent, mm in NYU_ERROR_MM.items()]},
+        x="labelled share of NYU's training frames (%)",
         alt="Mean joint error over the share of labelled frames as Wan et al. published it for NYU",
-        caption="As published for NYU (Wan et al. 2017, figure 3): other data, another camera, networks of 128 px.",
+        caption="As published for NYU (Wan et al. 2017, figure 3): other data, another camera, networks of 128 px. "
+        "Only the shape compares.",
     )
 
 
-def _percent_axis(axes: Any, places: Sequence[float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xticks(places, [f"{place:g}" for place in places])
-    axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+def _over_percent(
+    lines: Mapping[str, Sequence[tuple[float, float, float]]], *, x: str, alt: str, caption: str
+) -> Picture:
+    """Lines of (percent, mean error, half of its interval or NaN) on a logarithmic axis."""
+    places = {
+        name: [(float(np.log10(percent)), Point(mm, width, 1)) for percent, mm, width in points]
+        for name, points in lines.items()
+    }
+    ticks = {float(np.log10(p)): f"{p:g}" for p in sorted({p for points in lines.values() for p, _, _ in points})}
+    return line_chart(places, ticks, x=x, alt=alt, caption=caption)
 
 
 def _steps(walk: Walk) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     return list(zip(walk.joints_mm.cpu().numpy(), walk.depth[:, 0].cpu().numpy(), strict=True))
 
 
-def _pose_cell(joints_mm: NDArray[np.float32], model: PoseModel, scale: int = 1) -> NDArray[np.uint8]:
-    return _cell(np.ones((model.input_px, model.input_px), np.float32), joints_mm, model, scale)
+def _pose_cell(joints_mm: NDArray[np.float32], model: PoseModel, side: int) -> NDArray[np.uint8]:
+    return _cell(np.ones((model.input_px, model.input_px), np.float32), joints_mm, model, side)
 
 
-def _depth_cell(depth: NDArray[np.float32], model: PoseModel, scale: int = 1) -> NDArray[np.uint8]:
-    return _cell(depth, np.full((len(model.layout), 3), np.nan, np.float32), model, scale)
+def _depth_cell(depth: NDArray[np.float32], model: PoseModel, side: int) -> NDArray[np.uint8]:
+    return _cell(depth, np.full((len(model.layout), 3), np.nan, np.float32), model, side)
 
 
 def _cell(
-    image: NDArray[np.float32], joints_mm: NDArray[np.float32], model: PoseModel, scale: int = 1
+    image: NDArray[np.float32], joints_mm: NDArray[np.float32], model: PoseModel, side_px: int
 ) -> NDArray[np.uint8]:
     """A map (P, P) and a pose (J, 3) about its centre, in pictures of one size."""
     cube, side = model.cube_mm, model.input_px
@@ -220,12 +251,34 @@ def _cell(
     center = np.array([0.0, 0.0, distance])
     k = np.array([FOCAL * side, FOCAL * side, (side - 1) / 2, (side - 1) / 2])
     depth = np.where(image < HAND_BELOW, distance + image * (cube / 2), 0)
-    drawn = draw_overlay(depth, k, joints_mm + center, center, model.layout, window_mm=cube, whole=False)
-    size = (scale * _CELL_PX, scale * _CELL_PX)
-    return np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA), np.uint8)
+    line_px = round(_BONE_PX * SIDE_PX / side_px)
+    drawn = draw_overlay(
+        depth, k, joints_mm + center, center, model.layout, window_mm=cube, whole=False, line_px=line_px
+    )
+    return np.asarray(cv2.resize(drawn, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _side_by_side(cells: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Cells of one height with gaps between and below them."""
+    gap = np.full((cells[0].shape[0], _GAP_PX, 3), _GROUND, np.uint8)
+    row = np.hstack([part for cell in cells for part in (cell, gap)][:-1])
+    return np.vstack([row, np.full((_GAP_PX, row.shape[1], 3), _GROUND, np.uint8)])
+
+
+def _title(text: str, width: int) -> NDArray[np.uint8]:
+    line = np.full((18, width, 3), _GROUND, np.uint8)
+    cv2.putText(line, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (215, 215, 215), 1, cv2.LINE_AA)
+    return line
+
+
+def _few_colors(image: NDArray[np.uint8]) -> Any:
+    """A BGR picture as one of Pillow's of 128 colours: a quarter of the bytes, and nothing of it is to be seen."""
+    from PIL import Image
+
+    return Image.fromarray(image[..., ::-1].copy()).quantize(128, dither=_NO_DITHER)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".png", image)
-    assert done
-    return data.tobytes()
+    target = io.BytesIO()
+    _few_colors(image).save(target, format="PNG", optimize=True)
+    return target.getvalue()

@@ -17,17 +17,28 @@ from ..stores.page import Picture, refuse_taken, write_page
 from ..stores.recording import Recording
 from .crossing_check import generating
 from .crossing_figures import health_blocks, triplet_picture, walk_animation, walk_picture
-from .crossing_space import latents_of_depth, random_walk, walk
+from .crossing_space import latents_of_depth, walk, walk_past
 from .inputs import cut, recording_views
 from .model import PoseModel
 from .predictions import rows_of
-from .report import Gallery, Section
+from .report import Gallery, Section, Text
 
 NAMES: Final = ("walk", "walk-moving", "between", "triplets")
-ANCHORS: Final = 5
-STEPS: Final = 8
+STATIONS: Final = 6
+"""Poses a walk goes past."""
+STEP_SHARES: Final = (0.15, 0.4)
+"""Between which shares of the other poses, the nearest first, the next station lies: near, and not the same again."""
+POINTS, MOVING_POINTS, BETWEEN_POINTS = 24, 48, 8
+"""Of the still walk (three bands of eight), the moving one, the way between two frames."""
 TRIPLETS: Final = 8
 LOOKED_AT: Final = 400
+READING: Final = (
+    "What good looks like: fingers of the generated depth follow those of the pose above, a step changes both a "
+    "little, and the estimate lies on the depth as the truth does. A pose says nothing of the forearm, so the "
+    "generator mixes those it saw with such a hand: several pale arms are no error of the pose. Speckle is one: where "
+    "the generator does not know whether a finger or the ground is there, it decides pixel by pixel."
+)
+"""Of the pictures, for a reader who has not read the paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,8 @@ class Known:
     """(n, J, 3) about the crops' centres, in the model's hand."""
     frame_id: NDArray[np.uint64]
     """(n,)."""
+    view: NDArray[np.int64]
+    """(n,) the camera each is seen from."""
 
 
 def draw(
@@ -84,7 +97,10 @@ def space_sections(model: PoseModel, run: Path, recording: Recording, *, split: 
     """
     pictures = pictures_of(model, recording, ends=None, split=split, seed=seed)
     shown = [pictures[name] for name in ("walk-moving", "between", "triplets", "walk")]
-    return [Section("The shared latent space", [Gallery(shown)]), Section("The depth GAN", health_blocks(run))]
+    return [
+        Section("The shared latent space", [Gallery(shown), Text(READING)]),
+        Section("The depth GAN", health_blocks(run)),
+    ]
 
 
 def pictures_of(
@@ -106,23 +122,47 @@ def pictures_of(
                     why="it has no image whose hand was found, or a joint of it is unknown",
                 )
         first, second = (int(place[0]) for place in places)
-    rng = np.random.default_rng(seed)
-    stations = known.joints_mm[torch.from_numpy(rng.choice(len(known.crops), min(ANCHORS, len(known.crops)), False))]
-    walked = random_walk(model, stations, steps=STEPS)
+    stations, view = walk_stations(known, seed=seed)
+    walked, at = walk_past(model, known.joints_mm[stations], points=POINTS)
+    back, _ = walk_past(model, known.joints_mm[[*stations, stations[0]]], points=MOVING_POINTS)
     z = latents_of_depth(model, known.crops[[first, second]])
-    between = walk(model, z[0], z[1], STEPS + 1)
+    between = walk(model, z[0], z[1], BETWEEN_POINTS)
     spread = np.linspace(0, len(known.crops) - 1, min(TRIPLETS, len(known.crops))).round().astype(int)
     shown = triplet_picture(model, known.crops[spread], known.joints_mm[spread])
     made = {
-        "walk": (walk_picture(walked, model), f"a walk past {len(stations)} poses, skeletons above generated depth"),
-        "walk-moving": (walk_animation(walked, model), "the same as a moving picture"),
+        "walk": (
+            walk_picture(walked, model, stations=at),
+            f"A walk past {len(stations)} true poses as {recording.rig.names[view]} sees them (they carry a bar): "
+            "poses above the depth generated of them.",
+        ),
+        "walk-moving": (walk_animation(back, model), "The same as a moving picture, and back to its start."),
         "between": (
             walk_picture(between, model, what="walk between two captured frames"),
-            f"from frame {known.frame_id[first]} to {known.frame_id[second]}, by the latents found in their depth",
+            f"From frame {known.frame_id[first]} to {known.frame_id[second]}, by the latents found in their depth.",
         ),
-        "triplets": (shown, "true pose, both through the shared space, estimated pose, from top to bottom"),
+        "triplets": (shown, "True pose, both through the shared space, estimated pose, from top to bottom."),
     }
     return {name: replace(picture, caption=what) for name, (picture, what) in made.items()}
+
+
+def walk_stations(known: Known, *, seed: int) -> tuple[list[int], int]:
+    """Which of some poses a walk goes past, all seen from one camera, and its number.
+
+    The first is drawn at random, each next one among those left that lie near it (`STEP_SHARES`), by the joints'
+    distances: a walk through all of a camera's poses at random would turn the hand over at every station.
+    """
+    rng = np.random.default_rng(seed)
+    views, counts = np.unique(known.view, return_counts=True)
+    view = int(views[counts.argmax()])
+    left = np.flatnonzero(known.view == view).tolist()
+    poses = known.joints_mm.flatten(1).numpy()
+    stations = [left.pop(int(rng.integers(len(left))))]
+    while left and len(stations) < STATIONS:
+        distance = np.linalg.norm(poses[left] - poses[stations[-1]], axis=1)
+        first, last = (int(share * len(left)) for share in STEP_SHARES)
+        near = np.argsort(distance, kind="stable")[first : max(last, first + 1)]
+        stations.append(left.pop(int(rng.choice(near))))
+    return stations, view
 
 
 def known_crops(model: PoseModel, recording: Recording, *, split: str, also: tuple[int, ...] = ()) -> Known:
@@ -146,7 +186,7 @@ def known_crops(model: PoseModel, recording: Recording, *, split: str, also: tup
     some = rows[np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).round().astype(int)] if len(rows) else rows
     some = np.union1d(some, np.intersect1d(whole, np.flatnonzero(np.isin(frame_id, np.array(also, np.uint64)))))
     turn = np.array([-1.0, 1.0, 1.0], np.float32) if recording.hand != model.hand else np.ones(3, np.float32)
-    crops, poses, frames = [], [], []
+    crops, poses, frames, cameras = [], [], [], []
     for number, row in enumerate(some.tolist()):
         views = [view for _, view in recording_views(recording, row, row + 1) if view.center_mm is not None]
         if not views:
@@ -157,6 +197,7 @@ def known_crops(model: PoseModel, recording: Recording, *, split: str, also: tup
         crops.append(crop if turn[0] > 0 else crop[:, ::-1].copy())
         poses.append(((view.camera.to_camera(joints[row]) - view.center_mm) * turn).astype(np.float32))
         frames.append(frame_id[row])
+        cameras.append(view.view)
     if len(crops) < 2:
         raise HandloomError(
             "There are no two labelled frames to draw",
@@ -165,7 +206,10 @@ def known_crops(model: PoseModel, recording: Recording, *, split: str, also: tup
             fix="--split all takes every frame",
         )
     return Known(
-        torch.from_numpy(np.stack(crops)[:, None]), torch.from_numpy(np.stack(poses)), np.array(frames, np.uint64)
+        torch.from_numpy(np.stack(crops)[:, None]),
+        torch.from_numpy(np.stack(poses)),
+        np.array(frames, np.uint64),
+        np.array(cameras, np.int64),
     )
 
 

@@ -72,16 +72,32 @@ def walk(model: PoseModel, start: Tensor, stop: Tensor, steps: int) -> Walk:
     return show(model, torch.lerp(start[None], stop[None], share))
 
 
-def random_walk(model: PoseModel, anchors_mm: Tensor, *, steps: int) -> Walk:
-    """Figure 1 through the latents of several poses (n, J, 3), `steps` points from each to the next.
+def walk_past(model: PoseModel, anchors_mm: Tensor, *, points: int) -> tuple[Walk, tuple[int, ...]]:
+    """Figure 1: a walk through the latents of several poses (n, J, 3) in steps of one size.
+
+    Every leg gets its share of the points by its length in the space, at least one: as equal as whole numbers allow.
+    The anchors are among the points.
+
+    Args:
+        model: with a generator.
+        anchors_mm: two poses at least.
+        points: of the whole walk, about.
+
+    Returns:
+        The walk, and at which of its points the anchors lie.
 
     Raises:
         HandloomError: the model has no generator.
     """
     z = latents_of_poses(model, anchors_mm)
-    share = torch.linspace(0, 1, steps + 1, device=z.device)[:-1, None]
-    legs = [torch.lerp(a[None], b[None], share) for a, b in itertools.pairwise(z)]
-    return show(model, torch.cat([*legs, z[-1:]]))
+    length = z.diff(dim=0).norm(dim=1)
+    share = length / length.sum().clamp(min=1e-9)
+    steps = [max(1, round(float(s) * (points - 1))) for s in share]
+    legs = [
+        torch.lerp(a[None], b[None], torch.linspace(0, 1, n + 1, device=z.device)[:-1, None])
+        for (a, b), n in zip(itertools.pairwise(z), steps, strict=True)
+    ]
+    return show(model, torch.cat([*legs, z[-1:]])), tuple(itertools.accumulate(steps, initial=0))
 
 
 def reconstruct(model: PoseModel, crops: Tensor) -> Walk:

@@ -215,7 +215,7 @@ def labels_chart(results: Sequence[Result], *, caption: str = "") -> Picture:
         arm: [(places[n], points[arm, n, s]) for a, n, s in points if a == arm]
         for arm in _arms(a for a, _, _ in points)
     }
-    return _line_chart(
+    return line_chart(
         lines, ticks, x="labelled real frames", alt="Mean error over the number of labels", caption=caption
     )
 
@@ -227,7 +227,7 @@ def paper_chart(*, caption: str = "") -> Picture:
         for arm, by_count in PAPER_MM.items()
     }
     ticks = {math.log10(n): f"{n:,}" for n in PAPER_MM["full"]}
-    return _line_chart(
+    return line_chart(
         lines, ticks, x="labelled real frames", alt="The paper's error over the number of labels", caption=caption
     )
 
@@ -242,7 +242,7 @@ def share_chart(results: Sequence[Result], *, caption: str = "") -> Picture:
         for arm, labels in dict.fromkeys((a, n) for a, n, _ in points)
     }
     ticks = {100 * share: f"{100 * share:g} %" for share in sorted({s for _, _, s in points})}
-    return _line_chart(
+    return line_chart(
         lines, ticks, x="unlabelled real frames used", alt="Mean error over the unlabelled data", caption=caption
     )
 
@@ -319,11 +319,24 @@ def _places(results: Sequence[Result]) -> tuple[dict[str, float], dict[float, st
     return places, {place: labels for labels, place in places.items()}
 
 
-def _line_chart(
+def line_chart(
     lines: Mapping[str, Sequence[tuple[float, Point]]], ticks: Mapping[float, str], *, x: str, alt: str, caption: str
 ) -> Picture:
-    """Lines of points with their intervals; one of a single point is a level, dashed through."""
+    """Lines of points with their intervals; the reference is a level, dashed through.
+
+    The means fill the picture: an interval of two seeds is six times as wide as one of five, and would flatten all
+    lines to one.
+
+    Args:
+        lines: for each name its points and where they stand on the axis, which is linear.
+        ticks: the axis' names by place.
+        x: below the axis.
+        alt: what the picture shows.
+        caption: below it.
+    """
     span = (max(ticks) - min(ticks)) or 1.0
+    means = [v.mean_mm for points in lines.values() for _, v in points]
+    spread = (max(means) - min(means)) or 1.0
 
     def draw(theme: Theme) -> Any:
         figure, axes = chart(theme, 4.3, x=x, y="mean joint error (mm)")
@@ -347,6 +360,11 @@ def _line_chart(
             )  # fmt: skip
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.set_xlim(min(ticks) - 0.08 * span, max(ticks) + 0.08 * span)
+        ends = [
+            v.mean_mm + side * min(0.0 if math.isnan(v.half_width_mm) else v.half_width_mm, 0.25 * spread)
+            for points in lines.values() for _, v in points for side in (-1, 1)
+        ]  # fmt: skip
+        axes.set_ylim(min(ends) - 0.06 * spread, max(ends) + 0.06 * spread)
         legend(axes, theme)
         return figure
 

@@ -32,6 +32,7 @@ def draw_overlay(
     window_mm: float,
     note: str = "",
     whole: bool = True,
+    line_px: int = 4,
 ) -> NDArray[np.uint8]:
     """The picture (480, W, 3) BGR of one pose.
 
@@ -44,12 +45,13 @@ def draw_overlay(
         window_mm: side of that crop.
         note: written below.
         whole: draw the whole image on the left; not for depth that is a crop itself.
+        line_px: width of the bones at the window's size; more for pictures that will be shrunk.
     """
     center, k = np.asarray(center_mm, np.float64), np.asarray(k, np.float64)
     near_mm, far_mm = center[2] - window_mm / 2, center[2] + window_mm / 2
     close_k = crop_k(center, k, crop_px=SIDE_PX, window_mm=window_mm)
     close = _shade(_zoom(depth_mm, k, close_k), near_mm, far_mm)
-    _skeleton(close, project(joints_mm, close_k), joints_mm[:, 2], layout, width_px=4)
+    _skeleton(close, project(joints_mm, close_k), joints_mm[:, 2], layout, width_px=line_px)
     panels = [close]
     if whole:
         scale = SIDE_PX / depth_mm.shape[0]

@@ -31,7 +31,15 @@ class Measured:
     digits: int = 2
 
 
-Cell = str | int | float | Measured | None
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A difference: shown with its sign, sorted by its size."""
+
+    value: float
+    unit: str = ""
+
+
+Cell = str | int | float | Measured | Signed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,12 @@ class Report:
     def html(self) -> str:
         """The whole page."""
         environment = page_environment(__package__ or "")
-        environment.filters |= {"number": _number, "exact": _exact, "kind": lambda block: type(block).__name__}
+        environment.filters |= {
+            "number": _number,
+            "exact": _exact,
+            "signed": _signed,
+            "kind": lambda block: type(block).__name__,
+        }
         environment.globals |= {
             "widest": _widest,
             "percent": _percent,
@@ -153,15 +166,19 @@ def _number(value: Cell, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def _signed(cell: Signed) -> str:
+    return f"{cell.value:+.2f} {cell.unit}".strip() if math.isfinite(cell.value) else "–"
+
+
 def _numeric(table: Table, column: int) -> bool:
     """Whether a column holds plain numbers, which stand right."""
     cells = [row[column] for row in table.rows if row[column] is not None]
-    return bool(cells) and all(isinstance(cell, int | float) for cell in cells)
+    return bool(cells) and all(isinstance(cell, int | float | Signed) for cell in cells)
 
 
 def _exact(value: float | None) -> str:
     """What a table is sorted by."""
-    return "" if value is None or not math.isfinite(value) else repr(value)
+    return "" if value is None or not math.isfinite(value) else repr(float(value))
 
 
 def _widest(table: Table, column: int) -> float:

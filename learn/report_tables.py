@@ -23,7 +23,7 @@ from .metrics import (
     joint_errors,
     worst_joint,
 )
-from .report import Cell, Measured, Section, Table
+from .report import Cell, Measured, Section, Signed, Table
 
 LISTED: Final = 200
 """Rows of a table of parts at most: rendered sets have a sequence a frame."""
@@ -159,7 +159,7 @@ def difference_table(evaluations: Mapping[str, Evaluation], reference: str) -> T
         says = "undecided" if not found.sure else "better" if found.difference_mm < 0 else "worse"
         less = f"{100 * found.a_better:.0f} % of images"
         rows.append(
-            [name, f"{found.difference_mm:+.2f} mm", f"{interval.low:+.2f} to {interval.high:+.2f}", less, says]
+            [name, Signed(found.difference_mm, "mm"), f"{interval.low:+.2f} to {interval.high:+.2f}", less, says]
         )
     return Table(
         ["model", f"error minus that of {reference}", f"{100 * LEVEL:.0f} % interval", "smaller on", ""],

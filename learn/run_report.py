@@ -119,14 +119,14 @@ def write_report(
     sections.append(_latents(chosen, pairing, recording, rows, seed=seed))
     progress(3, PARTS, "views")
     sections.append(_views(ours, pairing, recording, rows) if close else _view_errors(evaluations))
+    if close and has_generator(ours.model):
+        sections += _shared_space(ours, recording, split=split, seed=seed)
     progress(4, PARTS, "training")
     if not close and evaluations:
         sections += _curves(_as_results(chosen, evaluations))
     sections.append(
         analyses.training_section({run.name: run.path for run in chosen}, detailed=ours.name if close else None)
     )
-    if close and has_generator(ours.model):
-        sections += _shared_space(ours, recording, split=split, seed=seed)
     if evaluations:
         sections.append(compared)
     progress(5, PARTS, "writing")

@@ -89,11 +89,17 @@ def both(draw: Draw, *, alt: str, caption: str = "", dpi: int = DPI) -> Picture:
 def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG bytes of 256 colours at most, on a transparent ground."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
 
     target = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(target, format="png", dpi=dpi, facecolor="none")
-    whole = Image.open(target).convert("RGBA")
+    return few_colors(target.getvalue())
+
+
+def few_colors(data: bytes) -> bytes:
+    """A PNG in 256 colours at most: a quarter of its bytes, and no difference to be seen in charts."""
+    from PIL import Image
+
+    whole = Image.open(io.BytesIO(data)).convert("RGBA")
     few = whole.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     target = io.BytesIO()
     few.save(target, format="PNG", optimize=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from handloom.learn.crossing_figures import (
     walk_animation,
     walk_picture,
 )
-from handloom.learn.crossing_pictures import known_crops, space_sections
-from handloom.learn.crossing_space import random_walk
+from handloom.learn.crossing_pictures import known_crops, space_sections, walk_stations
+from handloom.learn.crossing_space import walk_past
 from handloom.learn.model import PoseModel
-from handloom.learn.report import Report, Text
+from handloom.learn.report import Gallery, Report, Text
 from handloom.stores.errors import HandloomError
 from handloom.stores.page import Picture
 from handloom.stores.recording import open_recording
@@ -41,23 +42,28 @@ def decoded(picture: Picture) -> np.ndarray[Any, Any]:
 
 def test_a_walk_shows_poses_above_depth(drawing_model: PoseModel) -> None:
     anchors = torch.randn(2, 26, 3, generator=torch.Generator().manual_seed(2)) * 40
-    walked = random_walk(drawing_model, anchors, steps=9)
-    image = decoded(walk_picture(walked, drawing_model))
-    # Ten steps: a band of eight and one of two, each of two rows; the rest stays empty.
-    assert image.shape == (4 * 150, 8 * 150, 3)
-    assert image[:150, :150].std() > 5
-    assert image[300:, 300:].std() == 0
-    poses, depth = image[:150, :1200].astype(int), image[150:300, :1200].astype(int)
+    walked, at = walk_past(drawing_model, anchors, points=10)
+    picture = walk_picture(walked, drawing_model, stations=at)
+    image = decoded(picture)
+    # Ten points: a band of eight and one of two, each of a bar and two cells, gaps between; the rest stays empty.
+    band = 4 + 2 * 130 + 3
+    assert image.shape == (2 * band, 8 * 133 - 3, 3)
+    assert picture.width_px == image.shape[1]
+    assert image[4:134, :130].std() > 5
+    assert image[band:, 2 * 133 :].std() == 0
+    bright = [int(image[band * (i // 8) + 1, 133 * (i % 8) + 60].mean()) > 120 for i in range(10)]
+    assert bright == [True, *[False] * 8, True], "the true poses carry a bar"
+    poses, depth = image[4:134].astype(int), image[134:264].astype(int)
     colour = np.ptp(poses, axis=2).max(), np.ptp(depth, axis=2).max()
     assert colour[0] > 100 > colour[1], "fingers have colours of their own, depth has not"
 
 
 def test_the_moving_picture_has_a_frame_a_step(drawing_model: PoseModel) -> None:
     anchors = torch.randn(2, 26, 3, generator=torch.Generator().manual_seed(2)) * 40
-    moving = walk_animation(random_walk(drawing_model, anchors, steps=4), drawing_model)
+    moving = walk_animation(walk_past(drawing_model, anchors, points=5)[0], drawing_model)
     image = Image.open(io.BytesIO(moving.light))
     assert image.format == "PNG"
-    assert (image.n_frames, image.size) == (5, (600, 300))
+    assert (image.n_frames, image.size) == (5, (403, 203))
     image.seek(4)
     assert image.info["duration"] == 120
 
@@ -66,8 +72,8 @@ def test_triplets_are_truth_space_and_estimate(drawing_model: PoseModel) -> None
     crops = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(3)) * 0.8
     truth = torch.randn(3, 26, 3, generator=torch.Generator().manual_seed(4)) * 40
     image = decoded(triplet_picture(drawing_model, crops, truth))
-    assert image.shape == (450, 450, 3)
-    assert not np.array_equal(image[:150], image[300:])
+    assert image.shape == (3 * (18 + 133), 3 * 133 - 3, 3)
+    assert not np.array_equal(image[18:148, :130], image[320:450, :130])
 
 
 def test_a_collapse_is_named_with_its_step() -> None:
@@ -90,12 +96,24 @@ def test_a_run_s_health_is_shown(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "samples").mkdir()
     for name in ("gan-0001", "gan-0002", "joint-0001"):
-        (tmp_path / "samples" / f"{name}.png").write_bytes(name.encode())
+        Image.new("RGB", (len(name), 4), "white").save(tmp_path / "samples" / f"{name}.png")
     blocks = health_blocks(tmp_path)
     assert isinstance(blocks[0], Text)
     assert "collapsed at step 100" in blocks[0].text
-    kept = [block.light for block in blocks if isinstance(block, Picture)]
-    assert kept[-2:] == [b"gan-0002", b"joint-0001"], "the last of each stage"
+    sheets, charts = (block.pictures for block in blocks if isinstance(block, Gallery))
+    assert [decoded(sheet).shape[1] for sheet in sheets] == [8, 10]  # type: ignore[arg-type]
+    assert [sheet.caption.split("'")[1] for sheet in sheets] == ["gan", "joint"], "the last of each stage"
+    assert len(charts) == 2, "the game and the diversity"
+
+
+def test_stations_of_a_walk_are_near_each_other_and_of_one_camera(drawing_model: PoseModel, recordings: Any) -> None:
+    known = known_crops(drawing_model, open_recording(recordings.real), split="all")
+    for seed in range(3):
+        stations, view = walk_stations(known, seed=seed)
+        assert len(set(stations)) == len(stations) == 6
+        assert (known.view[stations] == view).all()
+    stations, _ = walk_stations(replace(known, view=np.arange(len(known.view))), seed=0)
+    assert len(stations) == 1
 
 
 def test_error_over_the_share_of_labels_is_drawn(tmp_path: Path) -> None:
@@ -122,9 +140,9 @@ def test_a_report_shows_the_space_and_the_game(drawing_model: PoseModel, tmp_pat
     space, game = space_sections(drawing_model, tmp_path, real, split="test", seed=0)
     assert (space.title, game.title) == ("The shared latent space", "The depth GAN")
     html = Report("x", [space, game]).html()
-    assert html.count("data:image/png;base64,") >= 4 + 2
+    assert html.count("data:image/png;base64,") == 4 + 2, "four pictures, the diversity for either ground"
     assert "The generator had collapsed at step 1" in html
-    assert "a walk past 5 poses" in html
+    assert "A walk past 3 true poses" in html
 
 
 def test_the_command_draws_all_pictures_once(run: Path, tmp_path: Path, recordings: Any) -> None:
@@ -133,10 +151,11 @@ def test_the_command_draws_all_pictures_once(run: Path, tmp_path: Path, recordin
     done = CliRunner().invoke(main, [*command, "--frames", "2001,2030"], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
-        f"{out}/walk.png: a walk past 5 poses, skeletons above generated depth",
-        f"{out}/walk-moving.png: the same as a moving picture",
-        f"{out}/between.png: from frame 2001 to 2030, by the latents found in their depth",
-        f"{out}/triplets.png: true pose, both through the shared space, estimated pose, from top to bottom",
+        f"{out}/walk.png: A walk past 3 true poses as cam0 sees them (they carry a bar): poses above the depth "
+        "generated of them.",
+        f"{out}/walk-moving.png: The same as a moving picture, and back to its start.",
+        f"{out}/between.png: From frame 2001 to 2030, by the latents found in their depth.",
+        f"{out}/triplets.png: True pose, both through the shared space, estimated pose, from top to bottom.",
         f"next: handloom latent hands {run} --on {recordings.real}",
     ]
     assert sorted(path.name for path in out.iterdir()) == ["between.png", "triplets.png", "walk-moving.png", "walk.png"]

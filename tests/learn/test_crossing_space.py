@@ -59,9 +59,24 @@ def test_a_walk_goes_from_end_to_end_in_equal_steps(model: PoseModel) -> None:
     torch.testing.assert_close(path.z[[0, -1]], z[:2])
     steps = path.z.diff(dim=0)
     torch.testing.assert_close(steps, steps[:1].expand_as(steps), atol=1e-5, rtol=0)
-    long = crossing_space.random_walk(model, anchors, steps=4)
-    assert len(long.z) == 2 * 4 + 1
-    torch.testing.assert_close(long.z[[0, 4, 8]], z)
+
+
+def test_a_walk_past_several_poses_keeps_its_step(model: PoseModel) -> None:
+    """Legs of other lengths get other numbers of points; the poses themselves are among them."""
+    anchors = torch.randn(3, 16, 3, generator=torch.Generator().manual_seed(2)) * 40
+    anchors[2] = anchors[1] + 0.1 * (anchors[2] - anchors[1])
+    z = crossing_space.latents_of_poses(model, anchors)
+    lengths = z.diff(dim=0).norm(dim=1)
+    assert lengths[0] > 1.2 * lengths[1]
+    long, at = crossing_space.walk_past(model, anchors, points=41)
+    assert (at[0], at[-1], len(long.z)) == (0, 40, 41)
+    torch.testing.assert_close(long.z[list(at)], z)
+    steps = long.z.diff(dim=0).norm(dim=1)
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps), rtol=0.2, atol=0)
+    alone, at = crossing_space.walk_past(model, anchors[:1], points=9)
+    assert (len(alone.z), at) == (1, (0,))
+    still, at = crossing_space.walk_past(model, anchors[[0, 0]], points=9)
+    assert (len(still.z), at) == (2, (0, 1))
 
 
 def test_a_reconstruction_is_depth_to_pose_to_depth(model: PoseModel) -> None:

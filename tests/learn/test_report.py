@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handloom.learn.metrics import Interval, Metrics, measure
-from handloom.learn.report import LONG_ROWS, Code, Facts, Gallery, Measured, Report, Section, Table, Text
+from handloom.learn.report import LONG_ROWS, Code, Facts, Gallery, Measured, Report, Section, Signed, Table, Text
 from handloom.learn.report_tables import LISTED, metrics_table, parts_section
 from handloom.stores.errors import HandloomError
 from handloom.stores.page import Drawing, Picture
@@ -205,6 +205,28 @@ def test_tables_sort_by_click_and_by_key(tmp_path: Path):
         view.key(" ")
         assert order() == "10 1 9 2", "by the keyboard"
         assert view.problems == []
+
+
+def test_differences_sort_by_their_size_not_their_text(tmp_path: Path):
+    """As texts, `-10.00` came after `+2.00` and before `-3.00`."""
+    values = [2.0, -3.0, float("nan"), -10.0]
+    rows = [[f"run {i}", Signed(mm, "mm"), mm] for i, mm in enumerate(values)]
+    path = tmp_path / "report.html"
+    Report("t", [Section("s", [Table(["model", "difference", "plain"], rows)])], made_at=WHEN).write(path)
+    assert re.findall(r">([^<>]* mm|–)<", path.read_text()) == [
+        "+2.00 mm",
+        "-3.00 mm",
+        "–",
+        "–",
+        "-10.00 mm",
+    ]
+    cells = "[...document.querySelectorAll('.sortable tbody tr')].map(r => r.cells[1].textContent).join(' ')"
+    with open_page(path) as view:
+        for column in (2, 3):
+            view.click(f".sortable th:nth-child({column}) button")
+            assert view.evaluate(cells) == "-10.00 mm -3.00 mm +2.00 mm –"
+            view.click(f".sortable th:nth-child({column}) button")
+            view.click(f".sortable th:nth-child({column}) button")
 
 
 def test_a_page_without_a_table_worth_sorting_runs_no_script():

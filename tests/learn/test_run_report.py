@@ -19,6 +19,7 @@ from handloom.learn.analyses import pair_rows
 from handloom.learn.curves import Result as OneSeed
 from handloom.learn.evaluate import Evaluation, evaluate_models, mean_pose
 from handloom.learn.pages import hardest_examples
+from handloom.learn.report import Signed
 from handloom.learn.report_tables import difference_table, share_table
 from handloom.learn.run_report import _curves
 from handloom.stores.recording import open_recording
@@ -193,7 +194,8 @@ def test_differences_are_of_the_same_images(evaluations: dict[str, Evaluation]) 
     both = {"a": one, "b": replace(one, name="b", prediction_mm=one.truth_mm)}
     ((name, mean, interval, share, says),) = difference_table(both, "a").rows
     assert (name, share, says) == ("b", "100 % of images", "better")
-    assert float(str(mean).split()[0]) == pytest.approx(-one.metrics.mean_mm, abs=0.01)
+    assert isinstance(mean, Signed)
+    assert mean.value == pytest.approx(-one.metrics.mean_mm, abs=0.01)
     low, high = map(float, str(interval).split(" to "))
     assert low < -one.metrics.mean_mm < high < 0
     ((*_, undecided),) = difference_table({"a": one, "c": replace(one, name="c")}, "a").rows
