@@ -78,7 +78,6 @@ _BONE_PX: Final = 2.2
 _GROUND: Final = 38
 """Grey between the cells."""
 _STATION: Final = 200
-_NO_DITHER: Final = 0
 
 
 def walk_picture(walk: Walk, model: PoseModel, *, stations: Sequence[int] = (), what: str = "random walk") -> Picture:
@@ -113,7 +112,9 @@ def walk_animation(walk: Walk, model: PoseModel, *, what: str = "random walk") -
         for pose, depth in _steps(walk)
     ]
     palette = _few_colors(np.vstack(frames[:: max(1, len(frames) // 8)]))
-    drawn = [Image.fromarray(frame[..., ::-1].copy()).quantize(palette=palette, dither=_NO_DITHER) for frame in frames]
+    drawn = [
+        Image.fromarray(frame[..., ::-1].copy()).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
+    ]
     target = io.BytesIO()
     drawn[0].save(target, format="PNG", save_all=True, append_images=drawn[1:], duration=ANIMATED_MS, loop=0)
     return Picture(target.getvalue(), None, f"A moving {what} in the shared latent space", drawn[0].width)
@@ -275,7 +276,7 @@ def _few_colors(image: NDArray[np.uint8]) -> Any:
     """A BGR picture as one of Pillow's of 128 colours: a quarter of the bytes, and nothing of it is to be seen."""
     from PIL import Image
 
-    return Image.fromarray(image[..., ::-1].copy()).quantize(128, dither=_NO_DITHER)
+    return Image.fromarray(image[..., ::-1].copy()).quantize(128, dither=Image.Dither.NONE)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
