@@ -135,7 +135,10 @@ def pictures_of(
             f"A walk past {len(stations)} true poses as {recording.rig.names[view]} sees them (they carry a bar): "
             "poses above the depth generated of them.",
         ),
-        "walk-moving": (walk_animation(back, model), "The same as a moving picture, and back to its start."),
+        "walk-moving": (
+            walk_animation(back, model),
+            "A walk as a moving picture, and back to its start: poses beside the depth generated of them.",
+        ),
         "between": (
             walk_picture(between, model, what="walk between two captured frames"),
             f"From frame {known.frame_id[first]} to {known.frame_id[second]}, by the latents found in their depth.",

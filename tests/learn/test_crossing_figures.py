@@ -153,7 +153,8 @@ def test_the_command_draws_all_pictures_once(run: Path, tmp_path: Path, recordin
     assert done.stdout.splitlines() == [
         f"{out}/walk.png: A walk past 3 true poses as cam0 sees them (they carry a bar): poses above the depth "
         "generated of them.",
-        f"{out}/walk-moving.png: The same as a moving picture, and back to its start.",
+        f"{out}/walk-moving.png: A walk as a moving picture, and back to its start: poses beside the depth "
+        "generated of them.",
         f"{out}/between.png: From frame 2001 to 2030, by the latents found in their depth.",
         f"{out}/triplets.png: True pose, both through the shared space, estimated pose, from top to bottom.",
         f"next: handloom latent hands {run} --on {recordings.real}",
