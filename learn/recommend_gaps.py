@@ -39,7 +39,7 @@ def twins_first(out: Recommendation, sets: Sets, config: TrainConfig, n: int, ro
         seen = ["--sensor", str(sensor)] if sensor not in (None, "none") else []
         out.first.append(said("handloom", "synth", "twin", "--real", out.real, "--out", path, *seen))
         out.warn(f"the {n:,} labelled frames have no synthetic twins, which the arm '{config.arm}' compares them with: "
-                 "the first command below makes them")  # fmt: skip
+                 "a command below makes them")  # fmt: skip
     out.synth.append(path)
 
 
@@ -47,7 +47,9 @@ def what_is_missing(out: Recommendation, given: Given, sets: Sets, n: int) -> No
     """What could be better, with the command that makes it so."""
     for one in sets.captured:
         if not one.crop_px:
-            out.warn(f"the hand of {one.path} was not looked for in all frames yet: the first command below does that")
+            out.warn(
+                f"the hand of {one.path} was not looked for in all frames yet; after that, steps can be timed here"
+            )
         elif one.images and one.found < FEW_FOUND * one.images:
             out.warn(
                 f"a hand was found in {one.found / one.images:.0%} of the images of {one.path}; this shows where not",
