@@ -122,6 +122,6 @@ def test_in_a_browser_nothing_leaves_the_folder_and_the_search_finds(site: Path,
             " box.value = 'load_model'; box.dispatchEvent(new Event('input')); })()"
         )
         page.wait_for("document.querySelector('main').textContent.includes('Open a model that')")
-        assert page.console == []
+        assert not [line for line in page.console if not line.startswith("info")]  # pdoc says how it searches
         # Pictures and the search's index are files beside the page.
         assert all(url.startswith(site.as_uri()) for url in page.requests)
