@@ -86,7 +86,7 @@ class Clocks(BaseModel):
 
 
 class VirtualConfig(BaseModel):
-    """A virtual capture session."""
+    """A virtual capture session: who moves before the cameras, how, and what sensor and clocks make of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

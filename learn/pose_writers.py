@@ -170,7 +170,7 @@ def _not_written(error: OSError, out: Path) -> HandloomError:
 
 
 def csv_writer(file: TextSink, layout: Layout) -> PoseWriter:
-    """Rows of poses.csv."""
+    """Writes poses as lines of poses.csv, a joint a line, as they come; in the order of `layout`."""
     file.write(_csv_rows([(*CSV_COLUMNS, *TRUST_COLUMNS)]))
     numbers = np.empty((len(layout), 4))
     frame, sure = "\x01", "\x02"  # stand in for these; no name holds them

@@ -68,7 +68,13 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """One predicted hand."""
+    """One predicted hand.
+
+        pose.joint("index_tip")        # (3,) mm: x right, y down, z forward
+        pose.joints_as("mediapipe21")  # (21, 3) mm
+
+    What `Model.predict` gives; of several cameras together it is `rig_pose.RigPose`.
+    """
 
     joints_mm: NDArray[np.float32]
     """(J, 3) in the camera's frame."""

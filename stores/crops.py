@@ -64,7 +64,15 @@ def take_crop(
     crop_px: int = 192,
     window_mm: float = 450.0,
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
-    """Cut the hand out of a depth image (H, W): the crop (crop_px, crop_px), same unit, and its K (4,)."""
+    """Cut the hand out of a depth image: the crop (crop_px, crop_px) in the same unit, and its K (4,).
+
+    Args:
+        depth: (H, W), 0 = no return.
+        k: (4,) fx fy cx cy of the image, pixels.
+        center_mm: (3,) of the hand in the camera.
+        crop_px: side of the crop.
+        window_mm: side of the square that it shows at the hand's distance.
+    """
     new_k = crop_k(center_mm, k, crop_px=crop_px, window_mm=window_mm)
     return resample(depth, k, new_k, width=crop_px, height=crop_px), new_k
 

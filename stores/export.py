@@ -41,6 +41,12 @@ class Exported:
 def export(path: Path, out: Path, *, overwrite: bool = False, progress: Callable[..., None] | None = None) -> Exported:
     """Write the recording at `path` as the plain folder `out`; it appears there when it is whole.
 
+    Args:
+        path: a recording with full frames.
+        out: folder for rig.toml, frames.csv, joints.csv, meta.toml and a folder of PNGs a camera.
+        overwrite: replace a plain folder that is there.
+        progress: told of images written, and of how many.
+
     Raises:
         HandloomError: it keeps no full frames, is damaged, or `out` is taken (by no plain folder, with `overwrite`).
     """

@@ -139,7 +139,14 @@ class Recording:
         window_mm: float = 450.0,
         unit_frames: int = UNIT_FRAMES,
     ) -> Table:
-        """Add the table of where the hand is."""
+        """Add the table of where the hand is.
+
+        Args:
+            parts: whether there is a mask of bones with each crop, as rendered hands have it.
+            crop_px: side S of a crop.
+            window_mm: side of the square that it shows at the hand's distance.
+            unit_frames: rows that are committed at a time.
+        """
         views, image = self.n_views, (self.n_views, crop_px, crop_px)
         columns = [
             Column("crop", image, "u2"),
@@ -308,7 +315,16 @@ def create_recording(
     attributes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Recording:
-    """A new recording without tables.
+    """A new recording without tables; `create_frames`, `create_crops` and `create_labels` add them.
+
+    Args:
+        path: the folder to make.
+        kind: 'synthetic' or 'captured'.
+        rig: the cameras, in the order of the views.
+        hand: 'right' or 'left'.
+        provenance: how it comes to be, in plain values.
+        attributes: whatever else is to be said of it.
+        overwrite: replace a recording that is there.
 
     Raises:
         HandloomError: something lies at `path`; with `overwrite`, something that is no recording.

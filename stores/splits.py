@@ -107,6 +107,13 @@ def assign(path: Path, shares: Mapping[str, float], *, by: By, seed: int, overwr
     Each unit of it is replaced as a whole. A kill leaves some units with the old split; the recording says so
     (`attributes["split"]["done"]`, which `verify` looks at) until the same is done again.
 
+    Args:
+        path: of the recording.
+        shares: of the frames, by 'train', 'val', 'test'; 1 together.
+        by: whole sequences, or whole subjects.
+        seed: of the draw.
+        overwrite: draw anew where frames were split already.
+
     Raises:
         HandloomError: frames were split already and not to `overwrite`, another process writes; see `draw`.
     """

@@ -335,7 +335,14 @@ def _joint_rotations(hand: RiggedHand, pose: F64) -> tuple[F64, F64]:
 
 
 def pose_hand(hand: RiggedHand, pose: NDArray[Any], root: NDArray[Any], shape: NDArray[Any]) -> Posed:
-    """Joints and skinned mesh for poses (B, 25) rad, roots (B, 6) and shapes (B, SHAPE_SIZE), rig frame."""
+    """Joints (B, 26, 3) and skinned mesh (B, N, 3), mm in the rig's frame.
+
+    Args:
+        hand: the rigged mesh.
+        pose: (B, 25) angles of the joints' degrees of freedom, rad.
+        root: (B, 6) rotation vector (rad) and translation (mm) of the whole hand.
+        shape: (B, SHAPE_SIZE) proportions, as `subject_sizes.sample_shape` draws them.
+    """
     state = kinematics(hand, pose, root, shape)
     return Posed(skin(hand, state), state.position[:, :26].astype(np.float32))
 

@@ -291,6 +291,14 @@ def sample_trajectory(
 
     Straight ways between sampled poses and views, passed at a speed whose logarithm is a smooth random walk
     about the style's median, then rounded in time; speeds are therefore log-normal as people's are.
+
+    Args:
+        hand: whose limits hold.
+        rng: what is drawn from.
+        n_frames: how many.
+        fps: frames a second.
+        style: speeds, and where the palm may be and face.
+        shape: (SHAPE_SIZE,) proportions; the hand's own by default.
     """
     proportions = np.zeros(SHAPE_SIZE) if shape is None else np.asarray(shape, np.float64)
     pad = int(np.ceil(4 * style.smoothing_s * fps))
