@@ -74,6 +74,8 @@ def load_model(run: Path, *, device: str = "cpu") -> PoseModel:
 def _model_of(state: Mapping[str, Any], device: str) -> PoseModel:
     description: dict[str, Any] = state["description"]
     method = method_module(description["method"], description["arm"])
+    with torch.device("meta"):  # without memory: a description may speak of networks that nobody could hold
+        method.build_nets(description).load_state_dict(state["weights"], assign=True)
     nets = method.build_nets(description)
     nets.load_state_dict(state["weights"])
     nets.to(device).eval()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,6 +112,15 @@ def test_a_description_that_does_not_fit_the_weights_is_refused_in_words(tmp_pat
         with pytest.raises(HandloomError) as caught:
             load_model(tmp_path)
         assert len(str(caught.value)) < 1000
+    huge = {
+        **described,
+        "architecture": {**described["architecture"], "feature_width": 60_000, "view_channels": [9000]},
+    }
+    write_checkpoint(tmp_path, description=huge, weights=weights, training={})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(HandloomError, match="do not fit together"):
+        load_model(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "kB for networks that are not there"
     state = torch.load(run / CHECKPOINT, weights_only=True)
     torch.save({"format": state["format"]}, tmp_path / CHECKPOINT)
     with pytest.raises(HandloomError, match="do not fit together"):
