@@ -1,23 +1,32 @@
-"""Latency of one prediction: batch 1, one thread, every preset, medians of one interleaved run; and whole batches.
+"""Prediction from a frame to a file: one image, whole batches, a recording, the start, memory; one core throughout.
 
-    python benchmarks/predict.py [--runs 300] [--keep DIR] [--openvino]
+    python benchmarks/predict.py [--runs 200] [--keep DIR] [--openvino]
 
-Weights are random: the time does not depend on them. `network` is onnxruntime alone, `image` also cuts the
-crop out of a 640x480 frame, `tracked` does both twice, as `predict` does. `first pose` is a fresh
-process, from its start to the first pose of a frame whose hand has to be found. `batch` is the network on 32 crops at
-a time, in images a second of CPU time; `batch with crops` also cuts them out of 640x480 frames, `predicted` does both
-twice. --openvino adds the network in bfloat16, ungated (weights are random: how far poses move says nothing here).
+Weights are random: the time does not depend on them. All but `first pose` is CPU time, medians of runs in turns.
+
+- one image: `network` is onnxruntime alone, `one crop` also cuts it out of a 640x480 frame, `two crops` does both
+  twice, as `predict` does. Each model's three follow each other, as in a stream of frames; `cold` is its first
+  prediction after another model has had the cache.
+- batches of 32, images a second: the network alone, with crops, with two crops as `predict` takes them; the crops by
+  numpy and by the compiled kernel, which long recordings get (`learn/cuts.py`).
+- a recording of two cameras, 640x480: images a second from the files to poses.csv, and what reading them, predicting
+  and writing take by themselves; what memory grows by while 20 times as many images go through.
+- `first pose` is a fresh process, from its start to the first pose of a frame whose hand has to be found.
+
+--openvino adds the network in bfloat16, ungated (weights are random: how far poses move says nothing here).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +98,19 @@ def frame() -> np.ndarray:
 
 def main() -> None:
     """Measure and print the lines for RESULTS.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=300)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="keep the exported models here")
     parser.add_argument("--openvino", action="store_true", help="also in bfloat16 (extra 'openvino')")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(options.keep or Path(folder), options.runs, openvino=options.openvino)
+        run(options.keep or Path(folder), Path(folder), options.runs, openvino=options.openvino)
 
 
-def run(folder: Path, runs: int, *, openvino: bool) -> None:
+def run(folder: Path, scratch: Path, runs: int, *, openvino: bool) -> None:
     """Export, time in turns, print."""
     from handloom.learn.inputs import single_image
-    from handloom.learn.predict import estimate, load
+    from handloom.learn.predict import load
     from handloom.stores.camera import Camera
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,40 +123,142 @@ def run(folder: Path, runs: int, *, openvino: bool) -> None:
     center = np.array([0.0, 0.0, 510.0])
     view = single_image(frame(), camera, center_mm=center)
     models = {name: load(path) for name, path in paths.items()}
-    crops = {name: np.zeros((1, 1, model.input_px, model.input_px), np.float32) for name, model in models.items()}
-    work: dict[tuple[str, str], Callable[[], object]] = {}
-    for name, model in models.items():
-        work[name, "network"] = lambda m=model, c=crops[name]: m.predict_crops(c)
-        work[name, "image"] = lambda m=model: estimate(m, [view], center[None], mirrored=False, passes=1)
-        work[name, "tracked"] = lambda m=model: estimate(m, [view], center[None], mirrored=False)
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in work}
-    for turn in range(runs + 10):
-        for key, call in work.items():
-            start = time.perf_counter()
-            call()
-            if turn >= 10:
-                taken[key].append(1e3 * (time.perf_counter() - start))
-    first = first_poses(paths, folder)
-    print(f"batch 1, one thread, median of {runs} in turns (ms); first pose: median of 5 processes (s)")
+    taken = one_image(models, view, center, runs)
+    first = first_poses(paths, scratch)
+    print(f"batch 1, one thread, CPU ms, median of {runs} in turns; first pose: wall, median of 5 processes (s)")
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
-    print("| model | network | image | tracked | budget | first pose | file |")
-    print("|---|---|---|---|---|---|---|")
+    print("| model | network | one crop | two crops | cold | budget | first pose | file |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in names:
-        ms = [f"{np.median(taken[name, kind]):.2f}" for kind in ("network", "image", "tracked")]
+        ms = [f"{np.median(taken[name][kind]):.2f}" for kind in ("network", "one crop", "two crops", "cold")]
         budget = f"{BUDGET_MS[name]:g}" if name in BUDGET_MS else "–"
         size = f"{paths[name].stat().st_size / 1e6:.1f} MB"
         print(f"| {name} | {' | '.join(ms)} | {budget} | {first[name]:.2f} | {size} |")
-    print("\n| batches of 32, images/s of CPU | batch | with crops | predicted | budget |")
-    print("|---|---|---|---|---|")
+    rates = {name: batches(model, view, center) for name, model in models.items()}
+    from handloom.learn import cuts
+
+    recording(models["murauer fast"], scratch)
+    cuts.compile_for(cuts.COMPILED_FROM)
+    print(
+        "\n| batches of 32, images/s of CPU | network | one crop | two crops | one, compiled | two, compiled | budget |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name, model in models.items():
-        rates = [f"{rate:.0f}" for rate in batches(model, view, center)]
-        print(f"| {name} | {' | '.join(rates)} | {BUDGET_BATCH.get(name, '–')} |")
+        said = [f"{rate:.0f}" for rate in (*rates[name], *batches(model, view, center)[1:])]
+        print(f"| {name} | {' | '.join(said)} | {BUDGET_BATCH.get(name, '–')} |")
     if openvino:
+        crops = {name: np.zeros((1, 1, model.input_px, model.input_px), np.float32) for name, model in models.items()}
         print("\n| network, batch 1, ms | onnxruntime, float32 | OpenVINO, bfloat16 |")
         print("|---|---|---|")
         for name, path in paths.items():
             both = [models[name], load(path, runtime="openvino", gated=False)]
             print(f"| {name} | {' | '.join(f'{ms:.2f}' for ms in in_turns(both, crops[name]))} |")
+
+
+def one_image(models: dict[str, Any], view: Any, center: np.ndarray, runs: int) -> dict[str, dict[str, list[float]]]:
+    """CPU ms of each kind of work on one image, by model."""
+    from handloom.learn.predict import estimates
+
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
+    for _ in range(runs):
+        for name, model in models.items():
+            crop = np.zeros((1, 1, model.input_px, model.input_px), np.float32)
+            twice = lambda m=model: estimates(m, [view], center[None], mirrored=False)  # noqa: E731
+            work: dict[str, Callable[[], object]] = {
+                "cold": twice,
+                "again": twice,
+                "network": lambda m=model, c=crop: m.predict_crops(c),
+                "one crop": lambda m=model: estimates(m, [view], center[None], mirrored=False, passes=1),
+                "two crops": twice,
+            }
+            for kind, call in work.items():
+                start = time.process_time()
+                call()
+                found[name].setdefault(kind, []).append(1e3 * (time.process_time() - start))
+    return found
+
+
+def recording(model: Any, folder: Path, images: int = 512) -> None:
+    """Print what a recording takes from its files to a file of poses, and what memory grows by."""
+    from handloom.learn.inputs import open_input
+    from handloom.learn.pose_writers import FORMATS
+    from handloom.learn.poses import located, predict_to
+
+    path = written(folder / "r.zarr", images // 2)
+    views = list(open_input(path).views)
+
+    def endless(times: int) -> Any:
+        """The images again and again, from memory."""
+        shown = (replace(v, frame=v.frame + n * images) for n, v in itertools.product(range(times), views))
+        return replace(open_input(path), images=times * images, views=shown)
+
+    def to_file(suffix: str, source: Any = path) -> None:
+        predict_to(model, source, folder / f"poses{suffix}", overwrite=True)
+
+    work: dict[str, Callable[[], object]] = {
+        "reading": lambda: list(open_input(path).views),
+        "predicting": lambda: list(located(model, endless(1))),
+        **{f"to poses{suffix}": lambda s=suffix: to_file(s) for suffix in FORMATS},
+        "predicted from memory to poses.csv": lambda: to_file(".csv", endless(1)),
+    }
+    for call in work.values():
+        call()
+    seconds: dict[str, list[float]] = {kind: [] for kind in work}
+    for kind, call in [*work.items()] * 5:
+        start = time.process_time()
+        call()
+        seconds[kind].append(time.process_time() - start)
+    print(f"\n| MURAUER fast, a recording of {images} images, two cameras of 640x480 | images/s of CPU | ms an image |")
+    print("|---|---|---|")
+    for kind, each in seconds.items():
+        middle = float(np.median(each))
+        print(f"| {kind} | {images / middle:.0f} | {1e3 * middle / images:.3f} |")
+    to_file(".csv", endless(2))
+    before = resident_mb()
+    to_file(".csv", endless(20))
+    print(f"| memory after {22 * images} images − after {2 * images} | {resident_mb() - before:+.1f} MB | |")
+
+
+def resident_mb() -> float:
+    """What the process has in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def written(path: Path, frames: int) -> Path:
+    """A captured recording of two cameras with full frames, noise in its depth, and stored centres."""
+    from handloom.stores.camera import Camera, Rig
+    from handloom.stores.recording import create_recording
+    from handloom.stores.table import Appender
+
+    rng = np.random.default_rng(0)
+    cameras = tuple(Camera(name, 640, 480, (475.0, 475.0, 320.0, 240.0)) for name in ("left", "right"))
+    made = create_recording(path, kind="captured", rig=Rig(cameras), hand="right", provenance={"source": "benchmark"})
+    tables = [made.create_frames(depth=True), made.create_crops(parts=False)]
+    given: dict[str, Callable[[], np.ndarray]] = {
+        "present": lambda: np.ones((1, 2), np.uint8),
+        "center": lambda: np.array([[[0, 0, 510.0]] * 2]) + rng.normal(0, 10, (1, 2, 3)),
+        "center_source": lambda: np.full((1, 2), 2, np.uint8),
+        "center_score": lambda: np.ones((1, 2), np.float32),
+    }
+    for camera in cameras:
+        given[f"depth/{camera.name}"] = lambda: noisy(rng)[None]
+    for table in tables:
+        with Appender(table) as appender:
+            for t in range(frames):
+                nothing = {name: np.zeros((1, *column.shape)) for name, column in table.columns.items()}
+                numbers = {"frame_id": np.array([t])} if "frame_id" in nothing else {}
+                appender.append(nothing | {n: make() for n, make in given.items() if n in nothing} | numbers)
+    return path
+
+
+def noisy(rng: np.random.Generator) -> np.ndarray:
+    """A frame as a camera gives it: a wall 1.2 m away, 2 mm of noise, a hundredth of the pixels without a return."""
+    depth = frame()
+    depth[depth == 0] = 1200
+    depth = np.rint(depth + rng.normal(0, 2, depth.shape)).astype(np.uint16)
+    depth[rng.random(depth.shape) < 0.01] = 0
+    return depth
 
 
 def in_turns(models: list[Any], crop: np.ndarray, runs: int = 100) -> list[float]:

@@ -48,7 +48,8 @@ class Curve:
 
     def __call__(self, doubt_mm: ArrayLike) -> NDArray[np.float64]:
         """(...) from 0 to 1; what is unknown (NaN) counts as 0 mm."""
-        u = np.nan_to_num(np.asarray(doubt_mm, np.float64), nan=0.0)
+        u = np.asarray(doubt_mm, np.float64)
+        u = np.where(np.isnan(u), 0.0, u)
         return np.asarray(1 / (1 + np.exp(np.clip(self.b * np.log(SOFT_MM + u) - self.a, -60, 60))))
 
 

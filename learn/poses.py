@@ -1,12 +1,14 @@
 """Every image of an input through a model: poses in files (`pose_writers.py`), fused poses, pictures.
 
 Each frame is read by itself, or the hand is tracked from frame to frame (`tracking.py`); joints may be smoothed over
-time (`smoothing.py`) and written in the order of others. Memory does not grow with the input (an npz keeps its poses).
+time (`smoothing.py`) and written in the order of others. Memory does not grow with the input, but for the summary's 16
+bytes a frame and the poses that an npz keeps.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +116,15 @@ def predict_to(
     tracker = Tracker(model, given.rig, hand=hand or given.hand) if track else None
     frames = tracked(tracker, given) if tracker else located(model, given, hand=hand)
     images = poses = drawn = 0
-    apart: list[float] = []
-    sure: list[float] = []
+    # 8 bytes a frame is all that grows: 7 MB in a day at 10 frames a second.
+    apart, sure = array("d"), array("d")
     with pose_file(out, written.layout) as writer:
         for one in frames:
             images += len(one.shown)
             if one.pose is not None:
                 written(writer, one)
                 sure.append(one.pose.confidence)
-                apart += [one.pose.disagreement_mm] * fused
+                apart.extend([one.pose.disagreement_mm] * fused)
                 for view in one.shown:
                     pose = one.pose.views.get(view.view)
                     if pose is None:

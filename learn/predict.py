@@ -326,6 +326,7 @@ def estimates(
     side, cube = estimator.input_px, estimator.cube_mm
     joints = np.zeros((len(views), len(estimator.layout), 3), np.float32)
     spread = np.full(len(views), np.nan)
+    # Of one image the calls are what costs, 0.02 ms in all: hence no np.linalg.norm, which takes twice as long.
     for step in range(passes):
         crops = cut_all(views, centers, input_px=side, cube_mm=cube)
         relative = estimator.predict_crops(crops[..., ::-1].copy() if mirrored else crops)
@@ -333,11 +334,13 @@ def estimates(
             relative = relative * np.array([-1, 1, 1], np.float32)
         before, joints = joints, (centers[:, None] + relative).astype(np.float32)
         if step:
-            spread = np.linalg.norm(joints - before, axis=-1).mean(axis=-1).astype(np.float64)
+            moved = joints - before
+            spread = np.sqrt((moved * moved).sum(axis=-1)).mean(axis=-1).astype(np.float64)
         if step + 1 < passes:
             palm = joints[:, estimator.layout.palm].astype(np.float64)
-            near = np.linalg.norm(palm - centers, axis=1) < cube / 2
-            centers = np.where((usable(palm) & near)[:, None], palm, centers)
+            away = palm - centers
+            good = usable(palm) & ((away * away).sum(axis=1) < (cube / 2) ** 2)
+            centers = palm if good.all() else np.where(good[:, None], palm, centers)
     return Estimates(joints, centers.astype(np.float32), spread)
 
 

@@ -1,6 +1,7 @@
 """poses.csv and the pictures: every image of an input, what was missed, what is in the way."""
 
 import csv
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from handloom.learn.export import export
+from handloom.learn.inputs import open_input
 from handloom.learn.model import PoseModel
 from handloom.learn.overlay import draw_overlay
 from handloom.learn.poses import predict_to
@@ -134,6 +136,25 @@ def test_outputs_that_exist(model: Model, recordings: Any, tmp_path: Path):
     done = predict_to(model, recordings.unlabelled, tmp_path / "p.csv", overlay=tmp_path / "o", overwrite=True)
     assert done.poses == 18
     assert (tmp_path / "o" / "a.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_long_input_takes_no_more_memory_than_a_short_one(model: Model, recordings: Any, tmp_path: Path, suffix: str):
+    """432 more images, 74 kB each as they are read: had 40 of them been kept, it would show."""
+
+    def peak(times: int) -> int:
+        given = open_input(recordings.unlabelled)
+        views = (v for n in range(times) for v in open_input(recordings.unlabelled).views)
+        views = (replace(v, frame=i // 3, depth=v.depth.copy()) for i, v in enumerate(views))
+        tracemalloc.start()
+        done = predict_to(model, replace(given, images=18 * times, views=views), tmp_path / f"{times}{suffix}")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert done.poses == 18 * times
+        return found
+
+    peak(2)
+    assert peak(30) - peak(6) < 40 * 192 * 192 * 2
 
 
 # --- images in which the hand has to be found ---
