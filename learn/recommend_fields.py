@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..stores.joints import Layout
 from .config import TrainConfig
 from .pooled import memory_mb_for
 from .recommend_sets import Given, Sets, free_path, timed
-from .recommended import Recommendation, gib, took
+from .recommended import Recommendation, gib, step_took, took
 from .timing import stages_of, total_s
 
 MANY_EPOCHS: Final = 150
 CHECKPOINT_S: Final = 600.0
 """No more than this should be lost by a kill."""
 LOG_S: Final = 30.0
-WORTH: Final = 0.8
-"""bfloat16 is taken where it needs less than this share of float32's time."""
+WORTH: Final = 2 / 3
+"""bfloat16 is taken where it needs less than this share of float32's time: for less, another rounding than that of
+all our results is not worth it."""
 
 
 def data_fields(out: Recommendation, given: Given, sets: Sets, config: TrainConfig, n: int, layout: Layout) -> None:
@@ -70,7 +72,7 @@ def length_fields(out: Recommendation, given: Given, sets: Sets, config: TrainCo
             steps = values["joint_steps"]
         fits = max(1, int(steps * share))
         known = times.get(stage)
-        cost = f"a step took {known.step_s * 1e3:.0f} ms here" if known else "not timed"
+        cost = f"a step took {step_took(known.step_s)} here" if known else "not timed"
         whole = f": {took(fits * known.step_s)}" if known else ""
         cut = f", of the preset's {steps:,}" if fits < steps else ""
         out.say(key, fits, f"{cost}{whole}{cut}")
@@ -82,9 +84,7 @@ def length_fields(out: Recommendation, given: Given, sets: Sets, config: TrainCo
         )
     slowest = max((stage.step_s for stage in times.values()), default=0.0)
     every = config.save_every if slowest * config.save_every <= CHECKPOINT_S else max(1, int(CHECKPOINT_S / slowest))
-    why = (
-        f"at {slowest * 1e3:.0f} ms a step a kill costs {took(every * slowest)} at most" if slowest else "the preset's"
-    )
+    why = f"at {step_took(slowest)} a step a kill costs {took(every * slowest)} at most" if slowest else "the preset's"
     out.say("save_every", every, why)
     log = config.log_every if slowest * config.log_every <= LOG_S else max(1, int(LOG_S / slowest))
     out.say("log_every", log, f"a line every {took(log * slowest)} or less" if slowest else "the preset's")
@@ -134,7 +134,12 @@ def execution_fields(
             free_path(sets.reals[0].path.with_name("part.zarr")),
         )  # fmt: skip
     if out.times and machine.load > 1.5 * machine.cores:
-        out.warn(f"steps were timed on a busy machine: {machine.load:.1f} processes wanted its {machine.cores:g} cores")
+        times = out.times.get(config.preset, ())
+        alone = sum(stage.steps * stage.cpu_s for stage in times) / torch.get_num_threads()
+        out.warn(
+            f"steps were timed on a busy machine: {machine.load:.1f} processes wanted its {machine.cores:g} cores"
+            + (f"; by the processor's own time it would be about {took(alone)}" if alone else "")
+        )
 
 
 def _bfloat16(out: Recommendation, sets: Sets, config: TrainConfig, rows: NDArray[np.int64], layout: Layout) -> None:

@@ -171,6 +171,11 @@ def took(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
+def step_took(seconds: float) -> str:
+    """A step's time."""
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def gib(count: float) -> str:
     """Bytes in GiB, small ones in MiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
