@@ -70,6 +70,8 @@ PUBLIC: Final[dict[str, tuple[str, ...]]] = {
     "Learning": (
         "handloom.learn.config",
         "handloom.learn.train",
+        "handloom.learn.murauer_recipe",
+        "handloom.learn.crossing_recipe",
         "handloom.learn.murauer_nets",
         "handloom.learn.murauer_losses",
         "handloom.learn.crossing_nets",

@@ -45,8 +45,11 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
+    """'murauer' or 'crossing'."""
     preset: Preset
+    """Sizes and lengths: minutes, hours, or the paper's networks."""
     arm: str
+    """Which of the method's experiments: what it learns from and by which terms."""
     seed: int = Field(default=0, ge=0)
     """Seeds the initial weights, every draw and every augmentation."""
 

@@ -46,7 +46,7 @@ class Camera:
     """One depth camera of a rig; all of it hashable, so equal cameras compare equal.
 
         camera = Camera("front", width=640, height=480, k=(588.0, 588.0, 319.5, 239.5))
-        project(camera.to_camera([[0.0, 0.0, 500.0]]), camera.k)   # (1, 2) pixels of a point of the rig's frame
+        project(camera.to_camera([[0.0, 0.0, 500.0]]), camera.k)  # (1, 2) pixels of a point of the rig
 
     Raises:
         HandloomError: a size, K, R, t, depth unit or distortion that no camera has.

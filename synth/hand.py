@@ -340,7 +340,7 @@ def pose_hand(hand: RiggedHand, pose: NDArray[Any], root: NDArray[Any], shape: N
     Args:
         hand: the rigged mesh.
         pose: (B, 25) angles of the joints' degrees of freedom, rad.
-        root: (B, 6) rotation vector (rad) and translation (mm) of the whole hand.
+        root: (B, 6) rotation vector (rad) of the hand and place (mm) of its wrist.
         shape: (B, SHAPE_SIZE) proportions, as `subject_sizes.sample_shape` draws them.
     """
     state = kinematics(hand, pose, root, shape)
