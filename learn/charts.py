@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..stores.page import CHART_IN, Picture, Theme, both, chart, legend
+from .figures import line_name
 
 
 def embedding_chart(
@@ -40,7 +41,7 @@ def embedding_chart(
         axes.set(xlim=(-half, half), ylim=(-half, half), xticks=(), yticks=())
         axes.set_aspect("equal")
         axes.spines["bottom"].set_visible(False)
-        axes.set_xlabel(title)
+        axes.set_xlabel(line_name(title))
         legend(axes, theme)
         return figure
 
@@ -58,7 +59,7 @@ def distance_chart(distances: Mapping[str, NDArray[np.float64]], *, caption: str
             share = 100 * np.histogram(values.clip(max=edges[-1]), edges)[0] / max(1, len(values))
             color = theme.series[i % len(theme.series)]
             axes.stairs(share, edges, fill=True, color=color, alpha=0.22)
-            axes.stairs(share, edges, color=color, linewidth=1.8, label=name)
+            axes.stairs(share, edges, color=color, linewidth=1.8, label=line_name(name))
             axes.axvline(float(np.median(values)), color=color, linewidth=1.2, linestyle="--")
         axes.axvline(1.0, color=theme.muted, linewidth=1.0, linestyle=":")
         axes.set_xlim(0, edges[-1])

@@ -88,6 +88,8 @@ class Difference:
         """In words."""
         if not self.images:
             return "there is no image on which both found a hand"
+        if self.interval.groups < 2:
+            return "no difference to rely on: all images are of one moment"
         if not self.sure:
             return "no difference to rely on" + ": the interval holds zero" * (abs(self.difference_mm) >= LEAST_MM)
         better, worse = (self.a, self.b) if self.difference_mm < 0 else (self.b, self.a)
@@ -179,7 +181,8 @@ def difference(a: Compared, b: Compared, *, joint_names: Sequence[str], groups: 
 
 
 def _is_sure(difference_mm: float, interval: Interval) -> bool:
-    return abs(difference_mm) >= LEAST_MM and (interval.low > 0 or interval.high < 0)
+    # The interval of a single group is a point: nothing was resampled.
+    return interval.groups > 1 and abs(difference_mm) >= LEAST_MM and (interval.low > 0 or interval.high < 0)
 
 
 def _shared(a: Evaluation, b: Evaluation) -> Layout:

@@ -19,6 +19,7 @@ import numpy as np
 from ..stores.documents import read_json_object
 from ..stores.errors import HandloomError
 from ..stores.page import Picture, Theme, both, chart, legend
+from .figures import line_name
 from .report import Block, Cell, Gallery, Section, Table, Text
 
 ALL: Final = "all"
@@ -345,7 +346,7 @@ def line_chart(
             color = theme.muted if index is None else theme.series[index % len(theme.series)]
             if name == REFERENCE:
                 ((_, level),) = points
-                axes.axhline(level.mean_mm, color=color, linestyle=dashes, linewidth=1.8, label=name)
+                axes.axhline(level.mean_mm, color=color, linestyle=dashes, linewidth=1.8, label=line_name(name))
                 continue
             # Intervals of many arms at one place would cover each other.
             shift = 0.012 * span * (number - (len(lines) - 1) / 2)
@@ -356,7 +357,7 @@ def line_chart(
                 [v.mean_mm for v in values],
                 yerr=[0.0 if math.isnan(v.half_width_mm) else v.half_width_mm for v in values],
                 color=color, linestyle=dashes, marker=marker, markersize=4.5, elinewidth=1.2,
-                linewidth=2.4 if name == "full" else 1.5, label=name, zorder=4 if name == "full" else 3,
+                linewidth=2.4 if name == "full" else 1.5, label=line_name(name), zorder=4 if name == "full" else 3,
             )  # fmt: skip
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.set_xlim(min(ticks) - 0.08 * span, max(ticks) + 0.08 * span)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +20,10 @@ from ..stores.documents import read_small, said
 from ..stores.errors import HandloomError
 from ..stores.page import Picture, Theme, both, chart, legend
 from .metrics import AUC_LIMIT_MM, THRESHOLDS_MM, Interval, success_curve
+from .tables import clipped
+
+NAME: Final = 44
+"""Characters of a model's name beside its line: more do not stand in a chart's width."""
 
 
 def success_chart(
@@ -39,7 +44,7 @@ def success_chart(
         figure, axes = chart(theme, 3.9)
         t = np.linspace(0, AUC_LIMIT_MM, 321)
         for i, (name, worst) in enumerate(worst_mm.items()):
-            axes.plot(t, 100 * success_curve(worst, t), color=_color(theme, i), linewidth=2, label=name)
+            axes.plot(t, 100 * success_curve(worst, t), color=_color(theme, i), linewidth=2, label=line_name(name))
             for at, interval in zip(THRESHOLDS_MM, (intervals or {}).get(name, ()), strict=False):
                 axes.plot((at + 0.5 * i,) * 2, (100 * interval.low, 100 * interval.high), color=_color(theme, i))
         axes.set(xlim=(0, AUC_LIMIT_MM + 1), ylim=(0, 100))
@@ -61,7 +66,7 @@ def joint_chart(per_joint_mm: Mapping[str, Sequence[float]], names: Sequence[str
             ends = np.array(list(per_joint_mm.values()), np.float64)
             axes.hlines(place, 0, ends.max(axis=0), color=theme.grid, linewidth=5)
         for i, (name, errors) in enumerate(per_joint_mm.items()):
-            axes.scatter(errors, place, s=30, color=_color(theme, i), label=name, zorder=3)
+            axes.scatter(errors, place, s=30, color=_color(theme, i), label=line_name(name), zorder=3)
         axes.set_yticks(place, [n.replace("_", " ") for n in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(left=0)
@@ -88,7 +93,9 @@ def training_chart(
         for i, (name, (steps, values)) in enumerate(curves.items()):
             marker = "o" if len(steps) == 1 else ""
             dashes = "-" if i < len(theme.series) else "--"
-            axes.plot(steps, values, dashes, color=_color(theme, i), linewidth=1.6, marker=marker, label=name)
+            axes.plot(
+                steps, values, dashes, color=_color(theme, i), linewidth=1.6, marker=marker, label=line_name(name)
+            )
         if log and any(v > 0 for _, values in curves.values() for v in values):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(LogFormatter())
@@ -128,6 +135,12 @@ def read_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
                 steps.append(step)
                 values.append(value)
     return curves
+
+
+def line_name(name: str) -> str:
+    """A name as matplotlib draws it as it is: `$` starts a formula there, and `_` hides a line from the legend."""
+    name = clipped(name, NAME).replace("$", r"\$")
+    return f"\N{HAIR SPACE}{name}" if name.startswith("_") else name
 
 
 def _color(theme: Theme, i: int) -> str:

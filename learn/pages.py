@@ -72,12 +72,12 @@ def headline(results: Mapping[str, Metrics], differences: Sequence[Difference] =
     """What a page has to say, in a paragraph: the smallest mean error, and which differences are to be relied on."""
     known = {name: m for name, m in results.items() if np.isfinite(m.mean_mm)}
     if not known:
-        return "No hand was found in any image."
+        return "No hand was found in any image." if any(m.images for m in results.values()) else "No image has a label."
     name = min(known, key=lambda name: known[name].mean_mm)
     m, many = known[name], len(results) > 1
     i = m.interval
     least = f"Smallest mean joint error: '{name}' with" if many else "Mean joint error:"
-    between = f", {100 * i.level:.0f} % interval {i.low:.2f} to {i.high:.2f}" if np.isfinite(i.low) else ""
+    between = f", {100 * i.level:.0f} % interval {i.low:.2f} to {i.high:.2f}" if i.groups > 1 else ""
     said = [f"{least} {m.mean_mm:.2f} mm ({m.images} images{between})."]
     said += [f"{one.a} against {one.b}: {one.verdict}." for one in differences]
     return " ".join(said)

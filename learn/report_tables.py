@@ -56,10 +56,10 @@ def metrics_table(results: Mapping[str, Metrics], *, caption: str = "", details:
             [
                 name,
                 *([details[i]] if details else []),
-                Measured(m.mean_mm, m.interval),
+                _measured(m),
                 m.median_mm,
                 "–" if math.isnan(within) else f"{100 * within:.0f} %",
-                f"{m.auc:.3f}",
+                "–" if math.isnan(m.auc) else f"{m.auc:.3f}",
                 m.missed,
             ]
         )
@@ -85,6 +85,11 @@ def parts_section(results: Mapping[str, Metrics]) -> Section:
     return Section("By " + ", ".join(["joint", *found]), tables)
 
 
+def _measured(of: Metrics | Part) -> Measured:
+    """A mean with its interval; that of a single group is a point, and says nothing."""
+    return Measured(of.mean_mm, of.interval if of.interval.groups > 1 else None)
+
+
 def _parts_table(what: str, parts: Sequence[Part], results: Mapping[str, Metrics]) -> Table:
     """A row a part; the worst for the first model where they are very many."""
     theirs = [{part.name: part for part in m.parts[what]} for m in results.values()]
@@ -97,9 +102,7 @@ def _parts_table(what: str, parts: Sequence[Part], results: Mapping[str, Metrics
     rows: list[list[Cell]] = []
     for part in shown:
         columns = [by_name.get(part.name) for by_name in theirs]
-        rows.append(
-            [part.name, part.images, *(None if c is None else Measured(c.mean_mm, c.interval) for c in columns)]
-        )
+        rows.append([part.name, part.images, *(None if c is None else _measured(c) for c in columns)])
     return Table([what, "images", *(f"{name} (mm)" for name in results)], rows, caption)
 
 
@@ -141,9 +144,14 @@ def share_table(evaluations: Mapping[str, Evaluation]) -> Table:
     columns = []
     for evaluation in evaluations.values():
         pairs = zip(evaluation.metrics.success, share_intervals(evaluation), strict=True)
-        columns.append([f"{100 * s:.1f} % ({100 * i.low:.1f} to {100 * i.high:.1f})" for s, i in pairs])
+        columns.append([_share(s, i) for s, i in pairs])
     rows = [[f"{t:.0f} mm", *cells] for t, *cells in zip(THRESHOLDS_MM, *columns, strict=True)]
     return Table(["worst joint within", *evaluations], rows, f"Share of images, with the {100 * LEVEL:.0f} % interval.")
+
+
+def _share(share: float, interval: Interval) -> str:
+    between = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval.groups > 1 else ""
+    return "–" if math.isnan(share) else f"{100 * share:.1f} %{between}"
 
 
 def difference_table(evaluations: Mapping[str, Evaluation], reference: str) -> Table:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,10 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     target = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(target, format="png", dpi=dpi, facecolor="none")
+    with warnings.catch_warnings():
+        # A name in letters that the font lacks is drawn as boxes there; the page's own texts have it.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font", category=UserWarning)
+        FigureCanvasAgg(figure).print_figure(target, format="png", dpi=dpi, facecolor="none")
     return few_colors(target.getvalue())
 
 
