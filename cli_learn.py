@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,7 @@ def train_recommend(
 
     It reads what the recordings hold and times a few steps here; `handloom train ... --config FILE` takes the result.
     """
+    from .console import progress
     from .learn import recommend as look
     from .learn.recommend_sets import Given
     from .stores.errors import HandloomError
@@ -221,7 +223,10 @@ def train_recommend(
     if out is not None and out.exists() and not overwrite:
         raise HandloomError("The output exists already", where=str(out), fix="add --overwrite, or another --out")
     asked = Given(synth=synth, real=real, labels=_labels(labels), **given)
-    found = look.recommend(asked, look.here(timing=timing) if machine is None else look.elsewhere(machine))
+    where = look.here(timing=timing) if machine is None else look.elsewhere(machine)
+    with progress("Timing steps", quiet=bool(where.untimed)) as report:
+        presets = itertools.count()  # three, and the chosen one in another number format
+        found = look.recommend(asked, where, tell=lambda note: report(next(presets), 4, note))
     file = out or Path("config.yaml")
     text = found.yaml(file)
     if out is not None:

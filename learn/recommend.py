@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..stores.errors import HandloomError
+from ..stores.errors import BAD_ENVIRONMENT, HandloomError
 from ..stores.joints import Layout
 from ..stores.machine import Machine, this_machine
 from .config import TrainConfig
@@ -30,7 +30,7 @@ from .given import check_agreement, check_presence, layout_of
 from .recommend_fields import data_fields, execution_fields, length_fields
 from .recommend_gaps import twins_first, what_is_missing
 from .recommend_sets import Given, Sets, free_path, open_sets, timed
-from .recommended import Gpu, Recommendation, Where, listed, said, took
+from .recommended import Gpu, Recommendation, Tell, Where, listed, said, took
 from .timing import total_s
 from .train import pick_device, preset
 
@@ -41,18 +41,19 @@ SHARPENS: Final = 0.75
 """A crop with less than this share of the input's pixels is not worth a larger network."""
 
 
-def recommend(given: Given, where: Where) -> Recommendation:
+def recommend(given: Given, where: Where, *, tell: Tell = lambda note: None) -> Recommendation:
     """Choose a training.
 
     Args:
         given: recordings and wishes.
         where: the machine it is for; steps are timed if it is this one.
+        tell: called before each timing, with what is timed.
 
     Raises:
         HandloomError: the recordings do not go together, or nothing in them says where joints are.
     """
     sets = open_sets(given)
-    out = Recommendation(where, list(sets.facts.values()), val=given.val)
+    out = Recommendation(where, list(sets.facts.values()), val=given.val, tell=tell)
     out.synth = [*given.synth]
     _captures(out, sets)
     rows, n = _labels_in_use(given, sets)
@@ -254,6 +255,13 @@ def _preset(
     best, told = "", []
     for name in PRESETS:
         times = timed(out, sets, preset(method, name, arm), rows, layout)
+        if times is None and not best:
+            raise HandloomError(
+                "The GPU's memory does not hold a step of the smallest preset",
+                where=where.line(),
+                fix="nvidia-smi   shows what else is on it",
+                exit_code=BAD_ENVIRONMENT,
+            )
         if times is None:
             told.append(f"{name} does not fit the GPU's memory")
             break
@@ -266,7 +274,11 @@ def _preset(
     if not best:
         return "quick", f"the smallest; {listed(told)} here, so its stages are shortened to fit --hours {given.hours:g}"
     count = len(told)
-    rest = "" if count == len(PRESETS) else f"; what is larger takes longer still than --hours {given.hours:g}"
+    rest = (
+        ""
+        if count == len(PRESETS) or "does not fit" in told[-1]
+        else f"; what is larger takes longer still than --hours {given.hours:g}"
+    )
     return _with_pixels(best, sets, f"the largest that ends within --hours {given.hours:g}: {listed(told)} here{rest}")
 
 

@@ -95,6 +95,7 @@ def timed(
 ) -> tuple[StageTime, ...] | None:
     """The stages of a configuration, timed here; None where a step does not fit the GPU's memory."""
     real = sets.reals[0] if sets.reals and config.needs.real else None
+    out.tell(config.preset if config.precision == "auto" else f"{config.preset} in bfloat16")
     return time_stages(
         config,
         synth=sets.plain[0] if sets.plain and config.needs.synth else None,

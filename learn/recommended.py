@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +63,9 @@ class Advice:
     command: str = ""
 
 
+Tell = Callable[[str], None]
+
+
 @dataclass(slots=True)
 class Recommendation:
     """What to train, how, on what; see `recommend.recommend`."""
@@ -80,6 +83,8 @@ class Recommendation:
     run_dir: Path = Path("runs/run")
     times: dict[str, tuple[StageTime, ...]] = field(default_factory=dict)
     """By preset, what was timed."""
+    tell: Tell = lambda note: None
+    """Called before each timing, with what is timed."""
 
     def say(self, key: str, value: Any, why: str) -> None:
         """Choose a value."""

@@ -18,9 +18,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from handloom.cli import main
+from handloom.learn import recommend_sets
 from handloom.learn.recommend import elsewhere, recommend
 from handloom.learn.recommend_sets import Given
 from handloom.learn.recommended import took
+from handloom.learn.timing import StageTime
 from handloom.stores.camera import Camera, Rig
 from handloom.stores.errors import HandloomError
 from handloom.stores.folder import write_folder
@@ -289,6 +291,25 @@ def test_without_a_file_it_prints_one() -> None:
     assert run("train", "recommend").exit_code == 2
 
 
+def test_presets_that_do_not_fit_a_gpu_s_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = ["quick", "fast"]
+
+    def timed(config: Any, **_: Any) -> tuple[StageTime, ...] | None:
+        return (StageTime("pretraining", 100, 0.01, 0.01, 5),) if config.preset in fit else None
+
+    monkeypatch.setattr(recommend_sets, "time_stages", timed)
+    where = replace(elsewhere("cores=2,memory=8,gpu=4"), untimed="")
+    notes: list[str] = []
+    found = recommend(Given(synth=(folder / "S.zarr",)), where, tell=notes.append)
+    assert found.config["preset"] == "fast"
+    why = next(choice.why for choice in found.choices if choice.key == "preset")
+    assert why.endswith("quick takes about 1 s, fast takes about 1 s and paper does not fit the GPU's memory here")
+    assert notes == ["quick", "fast", "paper"]
+    fit.clear()
+    with pytest.raises(HandloomError, match="does not hold a step of the smallest preset"):
+        recommend(Given(synth=(folder / "S.zarr",)), where)
+
+
 def test_what_is_known_of_another_machine() -> None:
     where = elsewhere("cores=16,memory=64,gpu=80")
     assert (where.machine.cores, where.machine.free_bytes) == (16, 64 << 30)
@@ -296,6 +317,11 @@ def test_what_is_known_of_another_machine() -> None:
     for wrong in ("cores=16", "cores=0,memory=4", "cores=two,memory=4", "cores=2,memory=4,disks=3", "", "gpu=nan"):
         with pytest.raises(HandloomError):
             elsewhere(wrong)
+
+
+def test_help_fits_eighty_columns() -> None:
+    text = CliRunner().invoke(main, ["train", "recommend", "--help"], terminal_width=80).output
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
