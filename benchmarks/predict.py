@@ -10,7 +10,8 @@ Weights are random: the time does not depend on them. All but `first pose` is CP
 - batches of 32, images a second: the network alone, with crops, with two crops as `predict` takes them; the crops by
   numpy and by the compiled kernel, which long recordings get (`learn/cuts.py`).
 - a recording of two cameras, 640x480: images a second from the files to poses.csv, and what reading them, predicting
-  and writing take by themselves; what memory grows by while 20 times as many images go through.
+  and writing take by themselves (its files are read in a thread of their own: with a second core the wall time is
+  less than the CPU time); what memory grows by while 20 times as many images go through.
 - `first pose` is a fresh process, from its start to the first pose of a frame whose hand has to be found.
 
 --openvino adds the network in bfloat16, ungated (weights are random: how far poses move says nothing here).
@@ -203,20 +204,22 @@ def recording(model: Any, folder: Path, images: int = 512) -> None:
     }
     for call in work.values():
         call()
-    seconds: dict[str, list[float]] = {kind: [] for kind in work}
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in work}
     for kind, call in [*work.items()] * 5:
-        start = time.process_time()
+        start, begun = time.process_time(), time.perf_counter()
         call()
-        seconds[kind].append(time.process_time() - start)
-    print(f"\n| MURAUER fast, a recording of {images} images, two cameras of 640x480 | images/s of CPU | ms an image |")
-    print("|---|---|---|")
+        seconds[kind].append((time.process_time() - start, time.perf_counter() - begun))
+    print(
+        f"\n| MURAUER fast, {images} images of two cameras, 640x480 | images/s of CPU | ms an image | images/s, wall |"
+    )
+    print("|---|---|---|---|")
     for kind, each in seconds.items():
-        middle = float(np.median(each))
-        print(f"| {kind} | {images / middle:.0f} | {1e3 * middle / images:.3f} |")
+        cpu, wall = np.median(each, axis=0).tolist()
+        print(f"| {kind} | {images / cpu:.0f} | {1e3 * cpu / images:.3f} | {images / wall:.0f} |")
     to_file(".csv", endless(2))
     before = resident_mb()
     to_file(".csv", endless(20))
-    print(f"| memory after {22 * images} images − after {2 * images} | {resident_mb() - before:+.1f} MB | |")
+    print(f"| memory after {22 * images} images − after {2 * images} | {resident_mb() - before:+.1f} MB | | |")
 
 
 def resident_mb() -> float:

@@ -8,6 +8,7 @@ before an input needs it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -273,10 +274,20 @@ def _recording(path: Path, *, locate: bool) -> DepthInput:
         )
     total = int(frames.read("present").sum())
 
+    def block(start: int) -> list[DepthView]:
+        stop = min(start + READ_FRAMES, recording.n_frames)
+        return [view for _, view in recording_views(recording, start, stop, locate=locate)]
+
     def views() -> Iterator[DepthView]:
-        for start in range(0, recording.n_frames, READ_FRAMES):
-            stop = min(start + READ_FRAMES, recording.n_frames)
-            yield from (view for _, view in recording_views(recording, start, stop, locate=locate))
+        # The next block is decoded while this one is looked at: neither blosc nor onnxruntime holds the interpreter.
+        with ThreadPoolExecutor(1) as reader:
+            starts = range(0, recording.n_frames, READ_FRAMES)
+            coming = reader.submit(block, 0)
+            for start in starts:
+                shown = coming.result()
+                if start != starts[-1]:
+                    coming = reader.submit(block, start + READ_FRAMES)
+                yield from shown
 
     return DepthInput(rig, recording.hand, total, views())
 

@@ -1,10 +1,13 @@
 """Exported models run without torch: the file's checks, the geometry of crops, the passes, left hands."""
 
 import json
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -157,6 +160,7 @@ def test_a_missing_file_and_one_that_is_no_network(tmp_path: Path):
 def test_prediction_loads_nothing_heavy(exported: Path):
     code = f"""
 import sys
+import threading
 from pathlib import Path
 import numpy as np
 from handloom.learn.predict import load
@@ -311,3 +315,33 @@ def test_inputs_that_are_none(tmp_path: Path):
         open_input(tmp_path / "folder")
     with pytest.raises(HandloomError, match="for images of one camera"):
         open_input(tmp_path / "folder", camera="1,1,1,1")
+
+
+# --- reading ahead ---
+
+
+def test_a_damaged_frame_ends_the_reading_where_it_lies(recordings: Any, tmp_path: Path):
+    """The block after the one that is looked at is read by a thread: what it meets is said here, and in order."""
+    copy = tmp_path / "r.zarr"
+    shutil.copytree(recordings.real, copy)
+    whole = [(view.frame, view.view, view.depth) for view in open_input(copy).views]
+    shard = next(path for path in (copy / "crops" / "crop").rglob("*") if path.is_file() and path.stat().st_size > 5000)
+    data = bytearray(shard.read_bytes())
+    index = np.frombuffer(data[:-4][-16 * 256 :], "<u8").reshape(256, 2)
+    data[int(index[20, 0]) + 100] ^= 1
+    shard.write_bytes(data)
+    seen: list[tuple[int, int, np.ndarray]] = []
+    with pytest.raises(HandloomError, match="damaged"):
+        seen.extend((view.frame, view.view, view.depth) for view in open_input(copy).views)
+    assert len(seen) == 3 * 16, "the first block is whole"
+    for (frame, number, depth), (was_frame, was_number, was_depth) in zip(seen, whole, strict=False):
+        assert (frame, number) == (was_frame, was_number)
+        np.testing.assert_array_equal(depth, was_depth)
+
+
+def test_whoever_stops_early_leaves_no_thread_behind(recordings: Any):
+    before = threading.active_count()
+    views = open_input(recordings.real).views
+    next(views)
+    views.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
