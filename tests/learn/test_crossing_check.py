@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from handloom.cli import main
 from handloom.learn import crossing
-from handloom.learn.crossing_check import check_hands, described, reconstruction_distance
+from handloom.learn.crossing_check import check_hands, described, distances, reconstruction_distance
+from handloom.learn.crossing_nets import CrossingNets
 from handloom.learn.model import PoseModel, load_model, read_checkpoint, write_checkpoint
 from handloom.learn.train import preset, train
 from handloom.stores.errors import HandloomError
@@ -59,9 +60,29 @@ def test_the_distance_is_that_of_silhouettes_and_of_depth() -> None:
     torch.testing.assert_close(reconstruction_distance(captured, generated), torch.tensor(expected))
 
 
+def test_a_palm_beside_the_centre_counts_by_its_way(run: Path) -> None:
+    nets = load_model(run).nets
+    assert isinstance(nets, CrossingNets)
+    crops = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        z = nets.pos(nets.trunk(crops))
+        terms = reconstruction_distance(crops, nets.depth_of(z))
+    torch.testing.assert_close(distances(nets, crops), terms + z[:, 20:].norm(dim=1) * 50 / 100)
+
+
+def test_quantiles_of_another_distance_are_no_threshold(half: tuple[Path, float], recordings: Any) -> None:
+    path, _ = half
+    old = read_checkpoint(path)
+    del old["description"]["hand_check"]["measure"]
+    write_checkpoint(path, description=old["description"], weights=old["weights"], training=old["training"])
+    with pytest.raises(HandloomError, match="does not say how its training images come back"):
+        check_hands(load_model(path), open_recording(recordings.real))
+
+
 def test_a_model_keeps_the_quantiles_of_its_training_images() -> None:
     kept = described(torch.linspace(0, 1, 1001), "captured")
     assert kept == {
+        "measure": "silhouettes + depth + palm",
         "images": "captured",
         "count": 1001,
         "quantiles": {"0.5": 0.5, "0.9": 0.9, "0.95": 0.95, "0.98": 0.98, "0.99": 0.99},
