@@ -8,7 +8,6 @@ before an input needs it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -260,6 +259,8 @@ def _background(folder: PlainFolder) -> dict[int, NDArray[np.float32]]:
 
 
 def _recording(path: Path, *, locate: bool) -> DepthInput:
+    from concurrent.futures import ThreadPoolExecutor
+
     from ..stores.recording import open_recording
 
     recording = open_recording(path)

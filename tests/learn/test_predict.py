@@ -25,6 +25,7 @@ from handloom.learn.predict import Model, estimate, load
 from handloom.stores.camera import Camera, project
 from handloom.stores.errors import HandloomError
 from handloom.stores.joints import layout_named
+from handloom.stores.png import write_depth_png
 from handloom.stores.reading import Resident
 
 LAYOUT = layout_named("openxr26")
@@ -182,6 +183,33 @@ print(*sorted(heavy & set(sys.modules)))
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_the_command_that_looks_for_the_hand_loads_nothing_heavy_either(exported: Path, tmp_path: Path):
+    """scipy and OpenCV it does need: what hangs together, and the PNG."""
+    depth = np.zeros((480, 640), np.uint16)
+    depth[170:300, 270:370] = 500
+    depth[300:480, 295:345] = 505
+    write_depth_png(tmp_path / "a.png", depth)
+    code = f"""
+import sys
+from handloom.cli import main
+args = ["predict", {str(exported)!r}, "a.png", "--camera", "475,475,320,240", "--out", "p.csv"]
+main(args, standalone_mode=False)
+heavy = {{"torch", "numba", "zarr", "pydantic", "rich", "matplotlib", "onnx", "jinja2", "trimesh"}}
+print(*sorted(heavy & set(sys.modules)))
+"""
+    package = Path(__file__).parents[2] / ".dev"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(package)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["p.csv: poses of 1 images", ""]
 
 
 # --- geometry ---
