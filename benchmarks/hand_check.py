@@ -89,13 +89,14 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from handloom.learn.crossing_check import LIMIT, as_input, distances
+    from handloom.learn.crossing_check import LIMIT, MEASURE, as_input, distances
     from handloom.learn.model import load_model
     from handloom.stores.recording import open_recording
 
     torch.set_num_threads(1)
     model, recording = load_model(options.run), open_recording(options.on)
-    kept = model.description.get("hand_check")
+    kept = model.description.get("hand_check") or {}
+    kept = kept if kept.get("measure") == MEASURE else None  # of an earlier version: no threshold
     crops = crops_of(model, recording, options.split, options.images, options.subject, options.seed)
     found = {
         name: distances(model.nets, as_input(model, torch.from_numpy(images[:, None]))).numpy()
