@@ -135,6 +135,13 @@ class Evaluation:
         ]
 
 
+def label_seed_of(config: Mapping[str, Any]) -> int | None:
+    """The seed that drew a training's labels, where one did: not where all were used, or those of a file."""
+    labels = config.get("labels")
+    drawn = isinstance(labels, int) or (isinstance(labels, str) and labels.endswith("%"))
+    return config.get("label_seed") if drawn else None
+
+
 def labels_said(n_labels: int | None, label_seed: int | None) -> str:
     """How many labelled real frames a model learned from, and what drew them."""
     if n_labels is None:
@@ -300,7 +307,7 @@ def _evaluation(
         subjects=tuple(subject_names(recording)[n] for n in people),
         layout=layout,
         n_labels=said.get("n_labels"),
-        label_seed=(said.get("config") or {}).get("label_seed"),
+        label_seed=label_seed_of(said.get("config") or {}),
         chosen_by="nothing: it is constant" if looked else CHOSEN_BY,
         metrics=metrics,
         view_mae=view_error(estimator, recording, np.unique(row)),

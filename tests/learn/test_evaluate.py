@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from handloom.cli import main
 from handloom.learn import train
 from handloom.learn.estimators import MeanPose, TorchEstimator, open_estimator
-from handloom.learn.evaluate import CHOSEN_BY, crops_of, evaluate_model, evaluate_models, mean_pose
+from handloom.learn.evaluate import CHOSEN_BY, crops_of, evaluate_model, evaluate_models, label_seed_of, mean_pose
 from handloom.learn.export import export
 from handloom.learn.held_out import held_out_notes
 from handloom.learn.inputs import DepthView
@@ -275,6 +275,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, recordings: Any) -> Callable[
         return path
 
     return run
+
+
+@pytest.mark.parametrize(("labels", "seed"), [(5, 3), (0, 3), ("2%", 3), ("labelling/frames.txt", None), (None, None)])
+def test_labels_of_a_file_were_drawn_by_no_seed(labels: object, seed: int | None):
+    """Of a run with `--labels labelling/frames.txt` evaluations said: 'labels = 20 (drawn by seed 0)'."""
+    assert label_seed_of({"labels": labels, "label_seed": 3}) == seed
 
 
 def test_a_run_and_its_export_have_the_same_error(runs: Callable[[str], Path], real: Recording, tmp_path: Path):
