@@ -7,6 +7,8 @@ OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Tests import onnxruntime by themselves; see stores/no_telemetry.py.
+export ORT_DISABLE_TELEMETRY := 1
 
 # Without an NVIDIA driver the CPU wheel of torch is enough and saves gigabytes. TORCH_INDEX= (empty) takes pip's
 # own index; TORCH_INDEX=URL takes another one, a mirror say.

@@ -68,7 +68,9 @@ def torch() -> dict[str, Any]:
 
 def onnxruntime() -> dict[str, Any]:
     """Its version and where it can run."""
-    import onnxruntime as package
+    from .stores import no_telemetry as no_telemetry  # before onnxruntime
+
+    import onnxruntime as package  # isort: skip
 
     return {"version": package.__version__, "providers": package.get_available_providers()}
 

@@ -293,7 +293,7 @@ def _count_db3(path: Path) -> int | None:
             (count,) = connection.execute(query).fetchone()
         finally:
             connection.close()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):  # the second where what SQLite says of a damaged file is no text
         return None
     return int(count) or None
 

@@ -19,9 +19,12 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
+
+from ..stores import no_telemetry as no_telemetry  # before onnxruntime
+
+import onnxruntime  # isort: skip
 
 from ..stores.errors import HandloomError
 from ..stores.recording import Recording, open_recording

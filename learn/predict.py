@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
+
+from ..stores import no_telemetry as no_telemetry  # before onnxruntime
+
+import onnxruntime  # isort: skip
 
 from ..stores.camera import Camera
 from ..stores.errors import HandloomError

@@ -233,6 +233,22 @@ def test_a_rig_is_read_by_its_name(tmp_path: Path):
     assert handloom.read_rig(tmp_path / "rig.toml").cameras == (CAMERA,)
 
 
+def test_a_model_that_runs_leaves_nothing_in_the_home(file: Path, tmp_path: Path):
+    """onnxruntime 1.31 gives the machine an id there, and reports to its maker, unless it is told not to."""
+    code = "import sys, handloom; from handloom.learn import predict; print(handloom.load_model(sys.argv[1]).hand)"
+    environment = {"PYTHONPATH": str(ROOT / ".dev"), "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    for modules in ("", "import handloom.learn.export, handloom.doctor_probes as d; d.onnxruntime();"):
+        done = subprocess.run(
+            [sys.executable, "-c", modules + code, str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        assert (done.stdout, done.stderr) == ("right\n", "")
+        assert not [path for path in tmp_path.rglob("*") if "onnx" in path.name.lower() or "Microsoft" in path.parts]
+
+
 def test_importing_it_costs_nothing_and_what_it_offers_is_there():
     code = "import sys, handloom; print(*sorted(m for m in sys.modules if 'numpy' in m or m.startswith('handloom')))"
     done = subprocess.run(

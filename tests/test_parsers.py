@@ -112,6 +112,18 @@ def test_things_that_are_no_files(name: str, tmp_path: Path) -> None:
     assert not attempt(parser, path)
 
 
+def test_a_database_whose_own_complaint_is_no_text(tmp_path: Path) -> None:
+    """SQLite quotes the damaged name, and Python cannot decode the quotation."""
+    parser = PARSERS["RealSense db3"]
+    data = parser.good()
+    for name in (b"messages", b"topics"):
+        path = tmp_path / "a.db3"
+        path.write_bytes(data.replace(b"table" + name, b"table" + b"\xba" * len(name)))
+        assert path.read_bytes() != data
+        assert attempt(parser, path)
+        assert parser.read(path) is None
+
+
 def test_headers_that_promise_more_than_the_file_holds() -> None:
     """In a process that may take 600 MB beside what its imports need: see `header_bombs.py`."""
     pytest.importorskip("resource")
