@@ -1,10 +1,12 @@
 """Error over the share of labelled frames: Crossing Nets and MURAUER side by side on the same frames, with baselines.
 
     python benchmarks/shares.py --out gap [--seeds 3] [--shares 2,5,10,25,100] [--arms ...] [--jobs 2] [--px 64]
+                               [--longer 4]
 
 The data are those of `gap.py`, whose folder it goes on with where there is one: what is trained here lies apart, in
 seed-*/shares. m % of the real training frames keep their labels; every arm sees the same ones, drawn by the seed, and
-all arms of 64 px (on a GPU, `--px 128`: the paper's input; results of their own), `quick` lengths:
+all arms of 64 px (on a GPU, `--px 128`: the paper's input; results of their own), `quick` lengths (`--longer K`:
+Crossing Nets' stages K times as long, results of their own):
 
     murauer full            synthetic frames and twins, m % labelled, the rest unlabelled
     crossing full           the same without twins
@@ -59,33 +61,41 @@ class ShareCell:
     arm: str
     percent: float
     px: int = 64
+    longer: int = 1
 
     @property
     def name(self) -> str:
         """Of its folder and its result."""
-        return f"{self.arm.replace(' ', '-')}-{self.percent:g}{size_of(self.px)}"
+        return f"{self.arm.replace(' ', '-')}-{self.percent:g}{mark(self.px, self.longer)}"
 
 
-def size_of(px: int) -> str:
-    """The end of a name: nothing for the presets' own input."""
-    return "" if px == 64 else f"-{px}px"
+def mark(px: int, longer: int = 1) -> str:
+    """The end of a name: nothing for the presets' own input and lengths."""
+    return ("" if px == 64 else f"-{px}px") + ("" if longer == 1 else f"-x{longer}")
 
 
 def base(seed: int, px: int) -> Cell:
     """MURAUER's pre-training, which gap.py shares at 64 px."""
-    return Cell(seed, "synthetic-only", "0", variant=size_of(px).removeprefix("-"))
+    return Cell(seed, "synthetic-only", "0", variant=mark(px).removeprefix("-"))
 
 
-def lengths(arm: str, sizes: Sizes) -> dict[str, Any]:
-    """Steps of the stages where the sizes are not those of the presets."""
+def lengths(arm: str, sizes: Sizes, longer: int) -> dict[str, Any]:
+    """Steps of the stages where they are not those of the presets."""
     method, _, name = arm.partition(" ")
     if method == "murauer":
         return {"joint_steps": sizes.joint_steps}
-    if name == "paper-nearest" or sizes == Sizes():
+    if name == "paper-nearest":
         return {}
     if sizes == TINY:
-        return {"vae_steps": 2, "gan_steps": 2, "align_steps": 1, "joint_steps": 2}
-    return {"vae_steps": 1000, "gan_steps": 20, "align_steps": 10, "joint_steps": 100}
+        steps = {"vae_steps": 2, "gan_steps": 2, "align_steps": 1, "joint_steps": 2}
+    elif sizes == Sizes():
+        from handloom.learn.train import preset
+
+        given = preset("crossing", "quick", name, {}).model_dump()
+        steps = {stage: given[stage] for stage in ("vae_steps", "gan_steps", "align_steps", "joint_steps")}
+    else:
+        steps = {"vae_steps": 1000, "gan_steps": 20, "align_steps": 10, "joint_steps": 100}
+    return {stage: longer * n for stage, n in steps.items()}
 
 
 def train_share(out: Path, cell: ShareCell, sizes: Sizes, split: str) -> dict[str, Any]:
@@ -112,7 +122,7 @@ def train_share(out: Path, cell: ShareCell, sizes: Sizes, split: str) -> dict[st
         given["architecture"] = {"view_channels": VIEW_CHANNELS_128}
     synthetic = [] if arm.startswith("paper") else [folder / "synth.zarr"]
     trained = train(
-        preset(method, "quick", arm, given | lengths(cell.arm, sizes)),
+        preset(method, "quick", arm, given | lengths(cell.arm, sizes, cell.longer)),
         synth=[*synthetic, folder / "twins.zarr"] if method == "murauer" else synthetic,
         real=folder / "capture.zarr",
         run_dir=run,
@@ -149,6 +159,7 @@ def run(
     jobs: int,
     split: str,
     px: int,
+    longer: int,
 ) -> Iterator[dict[str, Any]]:
     """The results of all cells as they come; MURAUER's pre-training goes first."""
     for seed in seeds:
@@ -159,7 +170,7 @@ def run(
             before = [pool.submit(train_gap_cell, out, base(seed, px), sizes, split, larger) for seed in seeds]
             for done in as_completed(before):
                 done.result()
-        cells = [ShareCell(seed, arm, percent, px) for seed in seeds for percent in shares for arm in arms]
+        cells = [ShareCell(seed, arm, percent, px, longer) for seed in seeds for percent in shares for arm in arms]
         rest = [pool.submit(train_share, out, cell, sizes, split) for cell in cells]
         for done in as_completed(rest):
             yield done.result()
@@ -236,7 +247,7 @@ def page_tables(results: Sequence[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def write_page(out: Path, results: Sequence[dict[str, Any]], split: str, px: int = 64) -> Path:
+def write_page(out: Path, results: Sequence[dict[str, Any]], split: str, end: str = "") -> Path:
     """The figures as one page."""
     from handloom.learn.crossing_figures import Share, paper_chart, shares_chart
     from handloom.learn.figures import success_chart
@@ -270,7 +281,7 @@ def write_page(out: Path, results: Sequence[dict[str, Any]], split: str, px: int
     blocks = [Gallery(pictures), *page_tables(results)]
     section = Section("Crossing Nets and MURAUER", blocks)
     page = Report("Error over the share of labelled frames", [section], introduction=said)
-    path = out / f"shares-{split}{size_of(px)}.html"
+    path = out / f"shares-{split}{end}.html"
     page.write(path, overwrite=True)
     return path
 
@@ -280,6 +291,7 @@ def main() -> None:
     parser = options(__doc__, ARMS, seeds=3)
     parser.add_argument("--shares", default=None, help="percent, default 2,5,10,25,100")
     parser.add_argument("--px", type=int, default=64, choices=[64, 128], help="side of the input")
+    parser.add_argument("--longer", type=int, default=1, metavar="K", help="stages of Crossing Nets, times K")
     args = parser.parse_args()
     sizes = QUICK if args.quick else TINY if args.tiny else Sizes()
     shares = [float(m) for m in args.shares.split(",")] if args.shares else [25.0, 100.0] if args.tiny else list(SHARES)
@@ -290,7 +302,9 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     print(f"{len(arms) * len(shares)} trainings x {len(seeds)} seeds")
     results, started = [], time.monotonic()
-    for result in run(args.out, seeds, arms, shares, sizes, jobs=args.jobs, split=args.split, px=args.px):
+    for result in run(
+        args.out, seeds, arms, shares, sizes, jobs=args.jobs, split=args.split, px=args.px, longer=args.longer
+    ):
         results.append(result)
         print(
             f"{time.monotonic() - started:7.0f} s  seed {result['seed']}  {result['arm']:<24} {result['percent']:>4g} %"
@@ -298,9 +312,9 @@ def main() -> None:
             file=sys.stderr,
         )
     lines = table(results)
-    (args.out / f"shares-{args.split}{size_of(args.px)}.txt").write_text("\n".join(lines) + "\n")
+    (args.out / f"shares-{args.split}{mark(args.px, args.longer)}.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    print(write_page(args.out, results, args.split, args.px))
+    print(write_page(args.out, results, args.split, mark(args.px, args.longer)))
 
 
 if __name__ == "__main__":
