@@ -15,6 +15,7 @@ from .options import FILE, RECORDING, RUN, json_option, overwrite_option, print_
 if TYPE_CHECKING:
     from .learn.compare import Difference
     from .learn.evaluate import Evaluation
+    from .learn.results import FileEvaluation
     from .stores.recording import Recording
 
 SPLITS = click.Choice(["train", "val", "test", "all"])
@@ -41,8 +42,24 @@ class Frames:
         return {"center": self.center, "split": self.split, "subjects": self.subjects, "views": views}
 
 
+def reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that may write a page; it gets `report`, a path that may be written, or None."""
+
+    @click.option("--report", type=FILE, help="Also write a page: skeletons, joints, curves, tables that sort.")
+    @overwrite_option
+    @functools.wraps(command)
+    def reported(report: Path | None, overwrite: bool, **rest: Any) -> None:
+        if report is not None:
+            from .learn.report_data import refuse_taken_page
+
+            refuse_taken_page(report, overwrite=overwrite)
+        command(report=report, **rest)
+
+    return reported
+
+
 def measuring(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that measures models on a recording; it gets `frames` and `report` among others."""
+    """The options of a command that measures models on a recording; it gets `frames`, and `report` as above."""
 
     @click.option(
         "--center",
@@ -60,31 +77,17 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
         help="These people only, of all splits unless --split is given; says whether the model has seen them.",
     )
     @click.option("--view", "views", multiple=True, metavar="CAMERA", help="These cameras only.")
-    @click.option("--report", type=FILE, help="Also write a page: skeletons, joints, curves, tables that sort.")
-    @overwrite_option
+    @reporting
     @seed_option
     @json_option
     @functools.wraps(command)
-    def measured(
-        center: str,
-        split: str,
-        subjects: tuple[str, ...],
-        views: tuple[str, ...],
-        report: Path | None,
-        overwrite: bool,
-        **rest: Any,
-    ) -> None:
-        if report is not None:
-            from .learn.report_data import refuse_taken_page
-
-            refuse_taken_page(report, overwrite=overwrite)
+    def measured(center: str, split: str, subjects: tuple[str, ...], views: tuple[str, ...], **rest: Any) -> None:
         # A person is looked at on all of their frames unless a split is asked for.
         ctx = click.get_current_context()
         given = ctx.get_parameter_source("split") is not click.core.ParameterSource.DEFAULT
-        frames = Frames(center, split if given or not subjects else "all", subjects, views)
-        command(frames=frames, report=report, **rest)
+        command(frames=Frames(center, split if given or not subjects else "all", subjects, views), **rest)
 
-    return measured  # fmt: skip
+    return measured
 
 
 @click.group("eval")
@@ -141,8 +144,6 @@ def eval_compare(
         raise click.UsageError("give --on R.zarr for models, or --truth GT.txt --dataset NAME for result files")
     if recording is None and dataset is None:
         raise click.UsageError("--truth needs --dataset nyu|icvl|msra")
-    if report is not None and recording is None:
-        raise click.UsageError("--report draws on the depth of a recording: give --on R.zarr")
     from .learn.tables import compared_table
 
     if recording is None:
@@ -152,6 +153,7 @@ def eval_compare(
         assert truth is not None
         assert dataset is not None
         files, differences = compare_results(models, truth, dataset_named(dataset), seed=seed)
+        _write_results(report, files, differences)
         said = [file.to_dict() for file in files]
         lines = compared_table({str(file.path): file.metrics for file in files}, f"{dataset}, against {truth}")
         notes = {str(file.path): [*file.stated.lines(), *file.notes] for file in files}
@@ -214,10 +216,19 @@ def eval_agreement(models: tuple[Path, ...], recording: Path, split: str, seed: 
 @click.option("--label-seed", type=int, help="What drew them, if known.")
 @click.option("--center", type=click.Choice(["gt", "predicted"]), help="What its crops lay around, if known.")
 @click.option("--chosen-by", help="Which frames chose the model, if known.")
+@reporting
 @seed_option
 @json_option
 def eval_results(
-    prediction: Path, truth: Path, dataset: str, kind: Any, truth_kind: Any, seed: int, as_json: bool, **stated: Any
+    prediction: Path,
+    truth: Path,
+    dataset: str,
+    kind: Any,
+    truth_kind: Any,
+    report: Path | None,
+    seed: int,
+    as_json: bool,
+    **stated: Any,
 ) -> None:
     """Joint error of a published result file."""
     from .learn.result_files import dataset_named
@@ -233,10 +244,14 @@ def eval_results(
         truth_kind=truth_kind,
         stated=Stated(**stated),
     )
+    _write_results(report, [found], [])
     if as_json:
         print_json(found.to_dict())
         return
     click.echo("\n".join([*found.metrics.lines(), *found.stated.lines(), "", *breakdown(found.metrics)]))
+    if report is not None:
+        click.echo(_numbers_said(report))
+        click.echo(f"{report}: the same as a page, with pictures")
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
 
@@ -260,3 +275,16 @@ def _write_report(
     page = evaluation_report(found, differences, recording, made_by=f"handloom {__version__} eval")
     page.write(report, overwrite=True)
     write_data(report, evaluations=found.values(), differences=differences)
+
+
+def _write_results(report: Path | None, found: Sequence[FileEvaluation], differences: Sequence[Difference]) -> None:
+    """The page of measured result files."""
+    if report is None:
+        return
+    from . import __version__
+    from .learn.report_data import write_data
+    from .learn.result_pages import results_report
+
+    page = results_report(found, differences, made_by=f"handloom {__version__} eval")
+    page.write(report, overwrite=True)
+    write_data(report, evaluations=found, differences=differences)

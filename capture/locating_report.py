@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import Camera, project
-from ..stores.page import Picture, Theme, both, chart, page_environment, write_page
+from ..stores.page import Picture, Theme, both, chart, few_colors, page_environment, write_page
 from ..stores.recording import Recording, open_recording
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _set(recording: Recording, row: int) -> Picture:
     tiles = []
     for view, camera in enumerate(recording.rig.cameras):
         depth = frames.read(f"depth/{camera.name}", row, row + 1)[0] * np.float32(camera.depth_unit_mm)
-        tile = _shaded(depth, near_mm=float(center[view, 2]))
+        tile = _shaded(depth)
         if present[view] and score[view] > 0:
             _mark(tile, camera, center[view], window_mm, sure=bool(source[view]) and score[view] >= 0.5)
         size = (round(camera.width * HEIGHT_PX / camera.height), HEIGHT_PX)
@@ -124,17 +124,20 @@ def _set(recording: Recording, row: int) -> Picture:
     image = np.hstack(tiles)
     done, data = cv2.imencode(".png", image)
     assert done
+    few = few_colors(data.tobytes())
     told = ", ".join(
         f"{name} {'no image' if not present[v] else f'{score[v]:.2f}' if source[v] else 'not seen'}"
         for v, name in enumerate(recording.rig.names)
     )
     caption = f"Set {row}: {told}"
-    return Picture(data.tobytes(), None, f"Depth of set {row} with the hand's place", image.shape[1], caption)
+    return Picture(few, None, f"Depth of set {row} with the hand's place", image.shape[1], caption)
 
 
-def _shaded(depth_mm: NDArray[np.float32], *, near_mm: float) -> NDArray[np.uint8]:
-    """(H, W, 3) grey, the hand's depth bright, nothing black."""
-    level = np.clip(215 - 0.16 * (depth_mm - near_mm), 25, 255)
+def _shaded(depth_mm: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(H, W, 3) grey by the image's own depths, nothing black: a centre that is wrong does not wash the picture out."""
+    seen = depth_mm[depth_mm > 0]
+    near, far = np.percentile(seen, (2, 95)) if len(seen) else (0.0, 1.0)
+    level = np.clip(235 - 190 * (depth_mm - near) / max(far - near, 1.0), 35, 245)
     return np.repeat(np.where(depth_mm > 0, level, 0).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stores.camera import project
+from ..stores.joints import Layout
 from ..stores.page import Drawing, Picture
 from ..stores.recording import Recording
 from .compare import Difference
@@ -105,7 +106,18 @@ def evaluation_sections(
     focus = focus or min(evaluations, key=lambda name: _rank(evaluations[name]))
     return [
         Section("Poses", [_example_block(evaluations, recording, focus=focus, examples=examples)]),
-        Section("Result", [*_joint_blocks(evaluations, differences), *_result(evaluations)]),
+        Section(
+            "Result",
+            [
+                *joint_blocks(
+                    {name: e.metrics for name, e in evaluations.items()},
+                    {name: e.layout for name, e in evaluations.items()},
+                    _curves(evaluations),
+                    differences,
+                ),
+                *_result(evaluations),
+            ],
+        ),
         Section("What was compared", [Facts(_circumstances(evaluations))]),
     ]
 
@@ -120,10 +132,10 @@ def _example_block(evaluations: Mapping[str, Evaluation], recording: Recording, 
         f"The best image on the left, the median in the middle, the worst on the right{of}; below each its mean error. "
         f"Crops of {DRAWN_MM:.0f} mm around the true palm."
     )
-    return pose_sheet(evaluations, recording, images, caption=caption, ranks=_ranks(len(images)))
+    return pose_sheet(evaluations, recording, images, caption=caption, ranks=ranks_of(len(images)))
 
 
-def _ranks(count: int) -> list[str]:
+def ranks_of(count: int) -> list[str]:
     """What the columns of a sheet from best to worst are called."""
     if count < 2:
         return ["only image"][:count]
@@ -132,27 +144,39 @@ def _ranks(count: int) -> list[str]:
     return [names.get(share, f"{share:.0f} %") for share in shares]
 
 
-def _joint_blocks(evaluations: Mapping[str, Evaluation], differences: Sequence[Difference]) -> list[Block]:
-    """Error of each joint on a hand beside the curves, and where two models differ; one scale for all."""
-    first = next(iter(evaluations.values()))
-    same = {name: e.metrics.per_joint_mm for name, e in evaluations.items() if e.layout.name == first.layout.name}
+def joint_blocks(
+    results: Mapping[str, Metrics],
+    layouts: Mapping[str, Layout],
+    curves: Picture,
+    differences: Sequence[Difference],
+) -> list[Block]:
+    """Error of each joint on a hand beside the curves, and where two models differ; one scale for all.
+
+    Args:
+        results: metrics by model; hands are drawn of those in the first one's layout.
+        layouts: of each model's joints.
+        curves: what stands beside the hands.
+        differences: of pairs of models, to be shown joint by joint.
+    """
+    layout = next(iter(layouts.values()))
+    same = {name: m.per_joint_mm for name, m in results.items() if layouts[name].name == layout.name}
     largest = max((e for errors in same.values() for e in errors if np.isfinite(e)), default=1.0)
-    hands = [hand_map(name, errors, first.layout, largest_mm=largest) for name, errors in same.items()]
-    charts = [_curves(evaluations)]
+    hands = [hand_map(name, errors, layout, largest_mm=largest) for name, errors in same.items()]
+    charts = [curves]
     if len(same) > 1:
-        charts.append(joint_chart(same, first.layout.points, caption="Mean error of each joint."))
+        charts.append(joint_chart(same, layout.points, caption="Mean error of each joint."))
     blocks: list[Block] = [
         Gallery([*hands, *charts]),
         Text("On a hand: the mean error of each joint, mm. An open right hand is drawn, whatever was seen."),
     ]
-    layouts = {e.layout.points: e.layout for e in evaluations.values()}
-    drawable = {one: layout for one in differences if (layout := layouts.get(tuple(j.name for j in one.joints)))}
+    by_points = {one.points: one for one in layouts.values()}
+    drawable = {one: drawn for one in differences if (drawn := by_points.get(tuple(j.name for j in one.joints)))}
     if drawable:
         sizes = [abs(j.difference_mm) for one in drawable for j in one.joints if np.isfinite(j.difference_mm)]
         most = max(sizes, default=1.0)
         blocks += [
             Gallery(
-                [difference_map(one.a, one.b, one.joints, layout, largest_mm=most) for one, layout in drawable.items()]
+                [difference_map(one.a, one.b, one.joints, drawn, largest_mm=most) for one, drawn in drawable.items()]
             ),
             Text(
                 "Error of the first minus that of the second, mm, on the same images: blue where the first is better, "

@@ -1,5 +1,6 @@
 """Peers' result files: published figures where the data is at hand, every trap on files written here."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,32 @@ def test_two_files_against_one_truth(tmp_path: Path):
     assert done.exit_code == 0, done.output
     assert "is better than" in done.output
     assert "center = unknown: a result file does not say" in done.output
+
+
+def test_result_files_have_a_page_too(tmp_path: Path):
+    """NYU's y points up: a picture of it has the higher joint above."""
+    truth = some_hands("nyu")
+    truth[:, 0] = truth[:, DATASETS["nyu"].layout.palm] + (0.0, 90.0, 0.0)
+    paths = [write(tmp_path / "t.txt", truth)]
+    for name, error in (("<a>.txt", 3.0), ("b.txt", 6.0)):
+        missed = truth + np.array([error, 0.0, 0.0])
+        paths.append(write(tmp_path / name, missed))
+    page = tmp_path / "page.html"
+    asked = ["--truth", str(paths[0]), "--dataset", "nyu", "--report", str(page)]
+    done = CliRunner().invoke(main, ["eval", "results", str(paths[1]), *asked])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == f"{page}: the same as a page, with pictures"
+    html = page.read_text(encoding="utf-8")
+    assert "<h1>&lt;a&gt;.txt</h1>" in html
+    assert "Mean joint error: 3.00 mm (60 images" in html
+    dots = re.findall(r'stroke="#cc79a7" stroke-width="[\d.]+"/></g>', html)
+    assert len(dots) == 10, "five frames, the truth and the file"
+    little = re.findall(r'<path d="(M[\d. ]+h0)', html)
+    first = [float(x) for x in little[0][1:-2].split()]
+    assert first[1] == pytest.approx(64 - 90 * 128 / 300, abs=0.1), "above the middle"
+    assert CliRunner().invoke(main, ["eval", "results", str(paths[1]), *asked]).exit_code == 2, "it is there already"
+    done = CliRunner().invoke(main, ["eval", "compare", *map(str, paths[1:]), *asked, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    html = page.read_text(encoding="utf-8")
+    assert "&lt;a&gt;.txt against b.txt: &lt;a&gt;.txt is better than b.txt by 3.00 mm" in html
+    assert "at each joint (mm) on a drawn hand" in html
