@@ -93,6 +93,7 @@ def test_it_builds_without_a_warning_and_every_link_inside_leads_somewhere(site:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) == len(MODULES) + len(list((ROOT / "docs").glob("*.md")))
     texts = {page: re.sub(r"<script>.*?</script>", "", page.read_text("utf-8"), flags=re.DOTALL) for page in pages}
+    assert not [page for page, text in texts.items() if "PydanticUndefined" in text]
     identifiers = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in texts.items()}
     for page, text in texts.items():
         for link in set(re.findall(r'\b(?:href|src)="([^"]+)"', text)):
