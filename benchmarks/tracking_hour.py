@@ -9,9 +9,10 @@ lost and found again; one image in a hundred is lost; clocks drift. Cameras of 3
 in slow motion, for machines that have more to do.
 
 Once a minute (or a sixtieth of the time) it notes the memory of the whole tree of processes: what is resident and not a
-file's, swapped-out pages and shared memory included, after garbage collection in the process that tracks; beside it
-threads, open files and Python objects. The growth is that of a line through all readings after the first sixth, with
-the 95 % interval of its slope, and the mean of the last third of them less that of the third before.
+file's, swapped-out pages included, after garbage collection in the process that tracks; beside it threads, open files
+and Python objects. Images in shared memory are counted apart: their ring has a fixed size, of which as much is resident
+as ever waited at once. The growth is that of a line through all readings after the first sixth, with the 95 % interval
+of its slope, and the mean of the last third of them less that of the third before.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 FRAMES_AN_HOUR = 30 * 3600
-COUNTED = ("RssAnon", "RssShmem", "VmSwap")
+COUNTED = ("RssAnon", "VmSwap")
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,18 @@ class Reading:
     tree_kb: int
     own_kb: int
     """Of the process that tracks."""
+    shared_kb: int
+    """Of images that waited."""
     threads: int
     files: int
     objects: int
 
 
-def memory_kb(pid: int) -> int:
+def memory_kb(pid: int, kinds: tuple[str, ...] = COUNTED) -> int:
     """Of one process, kB; 0 of one that has just ended."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in COUNTED)
+        return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in kinds)
     return 0
 
 
@@ -82,7 +85,8 @@ def look(minutes: float, instants: int) -> Reading:
         with suppress(OSError):
             tasks += len(list(Path(f"/proc/{pid}/task").iterdir()))
             files += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return Reading(minutes, instants, sum(memory.values()), memory[own], tasks, files, len(gc.get_objects()))
+    shared = max(memory_kb(pid, ("RssShmem",)) for pid in pids)
+    return Reading(minutes, instants, sum(memory.values()), memory[own], shared, tasks, files, len(gc.get_objects()))
 
 
 def open_cameras(frames: int, views: int, pace: float) -> object:
@@ -152,9 +156,10 @@ def until(minutes: float, views: Iterator[Any], tracker: Any, readings: list[Rea
             last, c = now, tracker.counts
             readings.append(one := look((now - start) / 60, c.instants))
             said = f"{100 * c.tracked / c.instants:.1f} % tracked, {c.lost} lost"
+            tree, own, images = (kb / 1024 for kb in (one.tree_kb, one.own_kb, one.shared_kb))
             print(
-                f"  {one.minutes:5.1f} min  {c.instants:>7} frames, {said}; {one.tree_kb / 1024:.1f} MB, here "
-                f"{one.own_kb / 1024:.1f}; {one.threads} threads, {one.files} files, {one.objects} objects",
+                f"  {one.minutes:5.1f} min  {c.instants:>7} frames, {said}; {tree:.1f} MB, here {own:.1f}, images "
+                f"{images:.1f}; {one.threads} threads, {one.files} files, {one.objects} objects",
                 flush=True,
             )
         yield view
