@@ -93,7 +93,7 @@ def difference_map(
             marks.append(_Mark("–", None, hint=f"{one.name}: unknown"))
             continue
         share = max(-1.0, min(1.0, mm / largest_mm)) if largest_mm > 0 else 0.0
-        ink = _DARK if abs(share) < 0.72 else _LIGHT
+        ink = _DARK if abs(share) < 0.55 else _LIGHT
         color = _mixed(BETTER_WORSE, (share + 1) / 2) if one.sure else None
         hint = f"{one.name}: {mm:+.2f} mm ({interval.low:+.2f} to {interval.high:+.2f})"
         marks.append(_Mark(_signed(mm), color, ink if one.sure else "var(--muted)", hint))
@@ -180,5 +180,5 @@ def _signed(mm: float) -> str:
     """Short enough for its ring: `+0.4`, `−12`, `0` for what rounds to it."""
     if abs(mm) < 0.05:
         return "0"
-    text = f"{abs(mm):.1f}" if abs(mm) < 9.95 else f"{abs(mm):.0f}"
+    text = f"{abs(mm):.1f}" if abs(mm) < 4.95 else f"{abs(mm):.0f}"
     return ("−" if mm < 0 else "+") + text
