@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from .documents import said
 from .errors import HandloomError
+from .matlab import read_matlab
 
 F64 = NDArray[np.float64]
 Words = tuple[int, list[str]]
@@ -138,29 +139,20 @@ def nyu_points(path: Path, variable: Literal["joint_xyz", "joint_uvd"]) -> F64:
     Raises:
         HandloomError: no MATLAB file, or none with such a variable.
     """
-    from scipy.io import loadmat, whosmat
-
-    def refuse(shape: tuple[int, ...] | None) -> HandloomError:
-        return HandloomError(
-            "The file is not NYU's joint_data.mat", where=str(path),
-            why=f"it needs {variable} (camera, frame, 36, 3)" + ("" if shape is None else f"; found {shape}"),
-        )  # fmt: skip
-
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")
-        shape = {name: shape for name, shape, _ in whosmat(path)}.get(variable)
-        if shape is None or len(shape) != 4 or shape[2:] != (36, 3) or not shape[0] * shape[1] <= MOST_NYU_ROWS:
-            raise refuse(shape)
-        values = np.asarray(loadmat(path, variable_names=[variable])[variable], np.float64)
-    except HandloomError:
-        raise
-    except Exception as error:  # whatever SciPy says to bytes that are none of MATLAB's
-        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        raise HandloomError("The file is no MATLAB file that can be read", where=str(path), why=why) from error
-    if values.shape != shape:
-        raise refuse(values.shape)
-    return values
+        if not path.is_file():
+            raise ValueError("it is no file" if path.exists() else "no such file")
+        if path.stat().st_size > LARGEST_BYTES:
+            raise ValueError("it is too large")
+        values = read_matlab(path.read_bytes(), variable, most_bytes=MOST_NYU_ROWS * 36 * 3 * 8 + 4096)
+    except (OSError, ValueError, MemoryError) as error:
+        raise HandloomError("The file is no MATLAB file that can be read", where=str(path), why=said(error)) from error
+    if values is None or values.ndim != 4 or values.shape[2:] != (36, 3):
+        raise HandloomError(
+            "The file is not NYU's joint_data.mat", where=str(path),
+            why=f"it needs {variable} (camera, frame, 36, 3)" + ("" if values is None else f"; found {values.shape}"),
+        )  # fmt: skip
+    return values.astype(np.float64)
 
 
 def nyu_subjects(count: int) -> NDArray[np.int64]:
