@@ -205,7 +205,10 @@ def _arrays(path: Path, dataset: Dataset, kind: Kind | None) -> tuple[NDArray[np
         )
     if any(part.dtype.kind not in "fiu" for part in parts):
         raise HandloomError("Not everything in the arrays is a number", where=str(path))
-    values = np.concatenate(parts, axis=-1).astype(np.float64)
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # a signalling NaN, a long double: what is no number is said below
+        values = np.concatenate(parts, axis=-1).astype(np.float64)
     if not np.isfinite(values).all():
         raise HandloomError("The arrays hold numbers that are not finite", where=str(path))
     return values, kind or found

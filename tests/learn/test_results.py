@@ -348,3 +348,13 @@ def test_result_files_have_a_page_too(tmp_path: Path):
     html = page.read_text(encoding="utf-8")
     assert "&lt;a&gt;.txt against b.txt: &lt;a&gt;.txt is better than b.txt by 3.00 mm" in html
     assert "at each joint (mm) on a drawn hand" in html
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f2"])
+def test_signalling_nans_are_not_finite_and_no_warning(tmp_path: Path, kind: str):
+    arrays = {name: np.full((4, 36), 300, kind) for name in "uvd"}
+    signalling = np.array([0x7FA0_0000], "<u4").view("<f4") if kind == "<f4" else np.array([0x7D00], "<u2").view("<f2")
+    arrays["d"][2, 3:4] = signalling
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(HandloomError, match="not finite"):
+        read_results(tmp_path / "t.npz", DATASETS["nyu"])
