@@ -8,7 +8,6 @@ together has `camera = rig` and lies in the rig's frame.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,8 @@ from .joints import LAYOUTS, Layout
 CSV_COLUMNS: Final = ("frame", "camera", "joint", "x_mm", "y_mm", "z_mm")
 TRUST_COLUMNS: Final = ("confidence", "disagreement_mm")
 """Of the pose, and of the joint in fused poses; files without them are read as well."""
+FARTHEST_MM: Final = 1e9
+"""Beyond this a number is none, nor is it float32's."""
 FUSED: Final = "rig"
 """The `camera` of fused poses."""
 
@@ -125,7 +126,7 @@ def _poses(rows: Any, path: Path, columns: int) -> Iterator[tuple[tuple[int, str
             key, point = (int(frame), camera), (float(x), float(y), float(z))
         except ValueError as error:
             raise HandloomError("A line of the poses has the wrong form", where=here, why=str(error)) from error
-        if not all(map(math.isfinite, point)):
+        if not all(abs(value) < FARTHEST_MM for value in point):  # NaN is not, either
             raise HandloomError("A joint is no finite number", where=here, why=f"{x},{y},{z}")
         if current is not None and key != current:
             yield current, lines, where

@@ -69,6 +69,7 @@ def test_lines_of_a_pose_may_lie_apart(tmp_path: Path) -> None:
         ("1,a,wrist,1,2,x", "has the wrong form"),
         ("one,a,wrist,1,2,3", "has the wrong form"),
         ("1,a,wrist,1,2,nan", "no finite number"),
+        ("1,a,wrist,1e39,2,3", "no finite number"),
         ("0,a,wrist,1,2,3", "Joint 'wrist' has two rows in frame 0 of 'a'"),
     ],
 )
