@@ -104,7 +104,7 @@ def predict(
             load(model, runtime=runtime), images, out, overlay=overlay, overwrite=overwrite, progress=report, **given
         )
     missed = f", no hand in {done.missed}" if done.missed else ""
-    click.echo(f"{out}: poses of {done.poses} images{missed}")
+    click.echo(f"{out}: poses of {done.poses} image{'s' * (done.poses != 1)}{missed}")
     if done.fused:
         click.echo(f"  {done.fused} fused; the cameras disagree by {done.disagreement_mm:.1f} mm (median)")
     if done.tracking is not None:

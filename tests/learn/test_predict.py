@@ -209,7 +209,7 @@ print(*sorted(heavy & set(sys.modules)))
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["p.csv: poses of 1 images", ""]
+    assert done.stdout.splitlines() == ["p.csv: poses of 1 image", ""]
 
 
 # --- geometry ---
