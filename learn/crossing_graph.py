@@ -14,8 +14,8 @@ Networks", CVPR 2016, section 4.3): of 6 input rows d and 3 filter rows g, 4 out
 
 in 6 products instead of 12. `B` is a depthwise convolution of stride 8, the products are 1 x 6 convolutions with
 transformed weights, `A` is sums. The output comes as 4 maps, of the rows 4 n, 4 n + 1, 4 n + 2, 4 n + 3; the next
-convolution, of stride 2, takes these as they are and gives 2, and the one after it again a whole map. At P = 128, one
-thread, onnxruntime: 0.40 ms an image instead of 0.50; joints move by less than 1e-4 mm.
+convolution, of stride 2, takes these as they are and gives 2, and the one after it again a whole map.
+`benchmarks/predict.py` tells what an image takes.
 """
 
 from __future__ import annotations

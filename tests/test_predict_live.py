@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from process_group import group
 
 from handloom.capture.source import Image
 from handloom.capture.virtual import VirtualConfig, VirtualRig
@@ -76,20 +77,6 @@ class Live:
         assert "Traceback" not in errors, errors
         assert "Exception ignored" not in errors, errors
         return self.process.returncode, said, errors
-
-
-def group(leader: int) -> list[int]:
-    """Processes of the group that still run; zombies are as good as gone."""
-    out = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                state, _, pgid = (path / "stat").read_text().rsplit(")", 1)[1].split()[:3]
-            except (OSError, ValueError):
-                continue
-            if int(pgid) == leader and state != "Z":
-                out.append(int(path.name))
-    return out
 
 
 def poses(file: Path) -> int:

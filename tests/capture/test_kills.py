@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from counting_source import Counting, check
+from process_group import group
 
 from handloom.capture.record import record
 from handloom.stores.errors import HandloomError
@@ -60,20 +61,6 @@ class Run:
         # The first line, if it was not read yet, is the capture process's number.
         taken = lines if self.capture_pid is not None else lines[1:]
         return int(taken[-1]) if taken else 0, errors
-
-
-def group(leader: int) -> list[int]:
-    """Processes of the group that still run; zombies are as good as gone."""
-    out = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                state, _, pgid = (path / "stat").read_text().rsplit(")", 1)[1].split()[:3]
-            except (OSError, ValueError):
-                continue
-            if int(pgid) == leader and state != "Z":
-                out.append(int(path.name))
-    return out
 
 
 def readable(out: Path) -> list[int]:

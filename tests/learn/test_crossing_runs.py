@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from killed_training import Killed, digest, kill_after
 
 from handloom.learn.crossing_nets import CrossingNets
 from handloom.learn.model import load_model, read_checkpoint
@@ -18,39 +16,6 @@ from handloom.stores.errors import HandloomError
 from handloom.stores.joints import LAYOUTS
 
 from tiny_crossing import tiny
-
-
-def digest(state: Any) -> str:
-    """A hash of every bit of nested tensors and plain values."""
-    found = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Tensor):
-            found.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, Mapping):
-            for key in sorted(value, key=str):
-                found.update(str(key).encode())
-                add(value[key])
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            found.update(repr(value).encode())
-
-    add(state)
-    return found.hexdigest()
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(steps: int) -> Any:
-    def progress(done: int, total: int, metrics: Mapping[str, float]) -> None:
-        if done >= steps:
-            raise Killed
-
-    return progress
 
 
 @pytest.fixture(scope="module")

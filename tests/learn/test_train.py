@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +16,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from killed_training import Killed, digest, kill_after
 from torch import Tensor
 
 from handloom.cli import main
@@ -51,40 +50,6 @@ def tiny(arm: str = "full", **overrides: Any) -> TrainConfig:
         "labels": 5,
     }
     return preset("murauer", "quick", arm, values | overrides)
-
-
-def digest(state: Any) -> str:
-    """A hash of every bit of nested tensors and plain values."""
-    found = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Tensor):
-            found.update(str((value.dtype, tuple(value.shape))).encode())
-            found.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, Mapping):
-            for key in sorted(value, key=str):
-                found.update(str(key).encode())
-                add(value[key])
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            found.update(repr(value).encode())
-
-    add(state)
-    return found.hexdigest()
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(steps: int) -> Any:
-    def progress(done: int, total: int, metrics: Mapping[str, float]) -> None:
-        if done >= steps:
-            raise Killed
-
-    return progress
 
 
 @pytest.mark.parametrize("killed_after", [2, 4, 8])
